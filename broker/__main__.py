@@ -1,0 +1,53 @@
+"""The broker process: told everything by its one argument, tied to the supervisor by its standard streams."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+
+import msgspec
+import zmq
+
+from broker.core.core import Core
+from broker.loop import Loop
+from broker.sockets import Sockets
+from protocol.ids import uuid7
+from protocol.supervision import BrokerSpec, Ready, line
+from settings import lifeline
+from settings.logs import configure
+
+ADDRESS_IN_USE = 3
+"""Exit status where an endpoint cannot be bound."""
+
+
+def main() -> int:
+    """Serve until told to stop; the supervisor sends no signal but SIGKILL."""
+    lifeline.die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    spec = msgspec.json.decode(sys.argv[1], type=BrokerSpec)
+    configure("broker")
+    epoch = uuid7()
+    try:
+        sockets = Sockets(spec)
+    except zmq.ZMQError as error:
+        sys.stderr.write(f"vrambroker: cannot bind {spec.commands}, {spec.events}: {error}\n")
+        return ADDRESS_IN_USE
+    core = Core(spec, epoch, clock=time.monotonic, wall=lambda: datetime.now(UTC), new_id=uuid7)
+    ready = Ready(
+        commands=sockets.commands.getsockopt_string(zmq.LAST_ENDPOINT),
+        events=sockets.publisher.address,
+        link=sockets.link.getsockopt_string(zmq.LAST_ENDPOINT),
+        epoch=epoch,
+    )
+    os.write(1, line(ready))
+    Loop(core, sockets, lines_in=0, lines_out=1).run()
+    sockets.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

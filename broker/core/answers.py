@@ -1,0 +1,129 @@
+"""The one place where a command is answered: every job ends here, exactly once, for everyone who waits for it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from broker.core.context import Context
+from broker.core.events import SendClient
+from broker.core.jobs import Final, Job, Waiter, respell
+from protocol.codec import Refused, encode_reply
+from protocol.enums import Lane, ReplyState
+from protocol.errors import ErrorCode, ErrorInfo
+from protocol.link import JobUpdate
+from protocol.replies import AcceptedReply, FailedReply, Reply, Timing
+from protocol.telemetry import MemoryPressure
+
+STORED_LANES = frozenset({Lane.DEVICE, Lane.CATALOG})
+"""Lanes whose final replies are kept for `get_result`."""
+
+
+class Answers:
+    """Writes replies and ends jobs."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def refuse(self, waiter: Waiter, refused: Refused, arrived: float) -> None:
+        """Answer a payload that is no valid command."""
+        reply = FailedReply(
+            request_id=refused.request_id,
+            action=refused.action,
+            success=False,
+            state=ReplyState.FAILED,
+            message=refused.fault.message,
+            warnings=refused.warnings,
+            error=refused.fault,
+            timing=self._timing(arrived),
+        )
+        self._send(waiter, encode_reply(reply, waiter.spelling), ())
+
+    def reply(self, job: Job, reply: Reply, attachments: tuple[bytes, ...] = ()) -> None:
+        """End a job with a reply of the broker's own; warnings and timing are filled in here."""
+        reply = msgspec.structs.replace(
+            reply, warnings=[*job.warnings, *reply.warnings], timing=self._timing(job.arrived)
+        )
+        self.finish(job, encode_reply(reply, job.spelling), attachments, success=reply.success, error=reply.error)
+
+    def fail(self, job: Job, error: ErrorInfo) -> None:
+        """End a job that could not be done."""
+        cancelled = error.code is ErrorCode.CANCELLED
+        self.reply(
+            job,
+            FailedReply(
+                request_id=job.request_id,
+                action=job.action.name,
+                success=False,
+                state=ReplyState.CANCELLED if cancelled else ReplyState.FAILED,
+                message=error.message,
+                error=error,
+                device_id=job.device_id,
+                model_id=job.model_id,
+                memory_pressure=self._pressure(job.device_id),
+            ),
+        )
+
+    def finish(
+        self,
+        job: Job,
+        body: bytes,
+        attachments: tuple[bytes, ...],
+        *,
+        success: bool,
+        error: ErrorInfo | None = None,
+    ) -> None:
+        """End a job with a reply as it was written, forwarded untouched where its spelling is the waiter's."""
+        context = self._context
+        if context.jobs.live(job.request_id) is not job:
+            return
+        context.timers.cancel(job.timer)
+        final = Final(body, attachments, context.clock(), success)
+        context.jobs.finish(job, final, keep=job.action.lane in STORED_LANES and job.on_final is None)
+        for waiter in job.waiters:
+            self._send(waiter, respell(body, job.spelling, waiter.spelling), attachments)
+        if job.on_final is not None:
+            job.final = final
+            job.on_final(job, final.at)
+        elif job.action.lane in STORED_LANES:
+            context.bulletin.job(job, success=success, error=error)
+
+    def repeat(self, job: Job, waiter: Waiter) -> None:
+        """Give a final reply again to one who asks again."""
+        final = job.final
+        assert final is not None
+        self._send(waiter, respell(final.body, job.spelling, waiter.spelling), final.attachments)
+
+    def accepted(self, job: Job) -> None:
+        """The one reply of a command that is not waited for; its outcome is for `get_result` and events."""
+        for waiter in job.waiters:
+            reply = AcceptedReply(
+                request_id=job.request_id,
+                action=job.action.name,
+                state=ReplyState.ACCEPTED,
+                message="accepted",
+                warnings=job.warnings,
+                timing=self._timing(job.arrived),
+                device_id=job.device_id,
+                model_id=job.model_id,
+            )
+            self._send(waiter, encode_reply(reply, waiter.spelling), ())
+        job.waiters = []
+
+    def progress(self, job: Job, update: JobUpdate, body: tuple[bytes, ...]) -> None:
+        """Note how far a job is, and pass a progress reply on."""
+        job.step, job.steps, job.eta_ms = update.step, update.steps, update.eta_ms
+        if job.action.lane in STORED_LANES and job.on_final is None:
+            self._context.bulletin.job(job)
+        if body and job.command.stream_progress:
+            for waiter in job.waiters:
+                self._send(waiter, respell(body[0], job.spelling, waiter.spelling), body[1:])
+
+    def _timing(self, arrived: float) -> Timing:
+        return Timing(total_ms=(self._context.clock() - arrived) * 1000.0)
+
+    def _pressure(self, device_id: str) -> MemoryPressure | None:
+        device = self._context.fleet.devices.get(device_id)
+        return device.telemetry.memory_pressure if device is not None and device.telemetry is not None else None
+
+    def _send(self, waiter: Waiter, body: bytes, attachments: tuple[bytes, ...]) -> None:
+        self._context.emit(SendClient(waiter.client, (*waiter.envelope, body, *attachments)))

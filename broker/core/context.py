@@ -1,0 +1,69 @@
+"""What the rooms of the core share: the tables, the clocks, and the list of effects of the event at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from broker.core.bulletin import Bulletin
+from broker.core.conventions import ConnectionConventions
+from broker.core.events import Effect, Log
+from broker.core.fleet import Fleet
+from broker.core.jobs import Jobs
+from broker.core.timers import Timers
+from protocol.link import ModelRef
+from protocol.replies import Limits
+from protocol.supervision import BrokerSpec
+
+
+class Catalogue:
+    """The broker's copy of the catalogue's index, and the catalogue's connection."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, ModelRef] = {}
+        self.worker: bytes | None = None
+        self.ready = False
+        self.heard_at = 0.0
+        self.generation = 0
+
+
+class Context:
+    """`clock` gives seconds that only grow, `wall` the time of day, `new_id` a fresh request id."""
+
+    def __init__(
+        self,
+        spec: BrokerSpec,
+        epoch: str,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], datetime],
+        new_id: Callable[[], str],
+    ) -> None:
+        self.spec = spec
+        self.epoch = epoch
+        self.clock = clock
+        self.wall = wall
+        self.new_id = new_id
+        self.fleet = Fleet(spec.devices)
+        self.jobs = Jobs()
+        self.timers = Timers()
+        self.catalogue = Catalogue()
+        self.conventions = ConnectionConventions()
+        self.effects: list[Effect] = []
+        self.bulletin = Bulletin(epoch, wall, self.emit)
+        self.draining = False
+        self.queue_changed = False
+        self.devices_changed = True
+
+    @property
+    def limits(self) -> Limits:
+        return self.spec.limits
+
+    def emit(self, effect: Effect) -> None:
+        """Ask for something to be done."""
+        self.effects.append(effect)
+
+    def log(self, level: str, event: str, **fields: Any) -> None:
+        """A line for the operator."""
+        self.emit(Log(level, event, fields))

@@ -1,0 +1,134 @@
+"""The core: `handle(event)` takes what happened and returns what is to be done.
+
+It matches on the event's type and hands it to one room: `intake` for clients, `workforce` for workers and the
+supervisor, the timers for time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from broker.core.answers import Answers
+from broker.core.bulletin import queue_figures
+from broker.core.context import Context
+from broker.core.desk import Desk
+from broker.core.dispatch import Dispatch
+from broker.core.events import (
+    ClientMessage,
+    CoreEvent,
+    Effect,
+    Exit,
+    SendWorker,
+    Tick,
+    WorkerMessage,
+    WorkerUnreachable,
+)
+from broker.core.intake import Intake
+from broker.core.workforce import Workforce
+from protocol.errors import ErrorCode, Fault
+from protocol.link import Stop
+from protocol.supervision import BrokerSpec, ChildExited, ChildStarted, Drain
+
+WATCH_SECONDS = 1.0
+QUEUE_EVENT_SECONDS = 0.25
+
+
+class Core:
+    """All decisions of the broker."""
+
+    def __init__(
+        self,
+        spec: BrokerSpec,
+        epoch: str,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], datetime],
+        new_id: Callable[[], str],
+    ) -> None:
+        self.context = context = Context(spec, epoch, clock=clock, wall=wall, new_id=new_id)
+        self._answers = Answers(context)
+        self._dispatch = Dispatch(context, self._answers)
+        desk = Desk(context, self._answers, self._dispatch)
+        self._intake = Intake(context, self._answers, self._dispatch, desk)
+        self._workforce = Workforce(context, self._answers, self._dispatch, self._intake)
+        now = clock()
+        context.timers.at(now + WATCH_SECONDS, self._watch)
+        context.timers.at(now, self._publish_queue)
+
+    def handle(self, event: CoreEvent, now: float) -> list[Effect]:
+        """Everything that follows from one event, in order. `now` is when it arrived, in seconds of the clock."""
+        match event:
+            case ClientMessage():
+                self._intake.receive(event, now)
+            case WorkerMessage():
+                self._workforce.receive(event)
+            case WorkerUnreachable():
+                self._workforce.unreachable(event.worker)
+            case ChildStarted():
+                self._workforce.started(event)
+            case ChildExited():
+                self._workforce.exited(event)
+            case Drain():
+                self._drain(event, now)
+            case Tick():
+                for call in self.context.timers.due(now):
+                    call(now)
+        effects, self.context.effects = self.context.effects, []
+        return effects
+
+    def next_at(self) -> float | None:
+        """When the core wants its next `Tick`."""
+        return self.context.timers.next_at()
+
+    def _watch(self, now: float) -> None:
+        self._workforce.watch(now)
+        self.context.jobs.expire(now)
+        self.context.timers.at(now + WATCH_SECONDS, self._watch)
+
+    def _publish_queue(self, now: float) -> None:
+        context = self.context
+        if context.queue_changed:
+            context.queue_changed = False
+            context.bulletin.queue(queue_figures(context.fleet.devices.values(), now))
+        context.timers.at(now + QUEUE_EVENT_SECONDS, self._publish_queue)
+
+    # stopping
+
+    def _drain(self, event: Drain, now: float) -> None:
+        """Answer what waits, let what runs end within its time, then stop the workers."""
+        context = self.context
+        if context.draining:
+            return
+        context.draining = True
+        error = Fault(ErrorCode.DRAINING, "the broker is stopping: the command was not started").info
+        running = {device.running.request_id for device in context.fleet.devices.values() if device.running}
+        for job in context.jobs:
+            if job.request_id not in running and context.jobs.live(job.request_id) is job:
+                self._dispatch.end_early(job, error)
+        context.timers.at(now + event.seconds, self._stop_running)
+        context.timers.at(now + event.seconds + 1.0, lambda _: self._stop_workers())
+        self._exit_when_idle(now)
+
+    def _stop_running(self, _: float) -> None:
+        for device in self.context.fleet.devices.values():
+            if device.running is not None:
+                text = "the broker is stopping: the drain time is over"
+                self._dispatch.stop_running(device.running, device, ErrorCode.DRAINING, text)
+
+    def _exit_when_idle(self, now: float) -> None:
+        if not len(self.context.jobs):
+            self._stop_workers()
+        else:
+            self.context.timers.at(now + 0.02, self._exit_when_idle)
+
+    def _stop_workers(self) -> None:
+        context = self.context
+        error = Fault(ErrorCode.DRAINING, "the broker stopped before the command ended").info
+        for job in context.jobs:
+            self._answers.fail(job, error)
+        workers = [device.worker for device in context.fleet.devices.values()] + [context.catalogue.worker]
+        for worker in workers:
+            if worker is not None:
+                context.emit(SendWorker(worker, Stop(drain_seconds=0.0)))
+        context.emit(Exit())

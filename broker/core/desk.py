@@ -1,0 +1,142 @@
+"""The commands that the broker answers itself, at once, from what it knows."""
+
+from __future__ import annotations
+
+from broker.core.answers import STORED_LANES, Answers
+from broker.core.context import Context
+from broker.core.dispatch import Dispatch
+from broker.core.jobs import Job, read_final
+from broker.core.status import model_status
+from protocol import commands as c
+from protocol import replies as r
+from protocol.actions import ACTIONS
+from protocol.enums import CancelOutcome, JobState
+from protocol.errors import ErrorCode, Fault
+
+SERVER = "vrambroker"
+
+
+class Desk:
+    """One method for each command."""
+
+    def __init__(self, context: Context, answers: Answers, dispatch: Dispatch) -> None:
+        self._context = context
+        self._answers = answers
+        self._dispatch = dispatch
+
+    def answer(self, job: Job) -> None:
+        """Answer a command of the broker's own. Raises Fault."""
+        match job.command:
+            case c.Ping():
+                self._ping(job)
+            case c.Hello():
+                self._hello(job, job.command)
+            case c.ListDevices():
+                self._list_devices(job)
+            case c.GetResult():
+                self._get_result(job, job.command)
+            case c.Cancel():
+                self._cancel(job, job.command)
+            case c.GetVramModelStatus():
+                self._answers.reply(job, model_status(job, job.command, self._context))
+            case _:
+                raise Fault(ErrorCode.NOT_SUPPORTED, f"{job.action.name} has no answer here")
+
+    def _ping(self, job: Job) -> None:
+        context = self._context
+        reply = r.PingReply(
+            request_id=job.request_id,
+            action=job.action.name,
+            message="pong",
+            time=context.wall(),
+            epoch=context.epoch,
+        )
+        self._answers.reply(job, reply)
+
+    def _hello(self, job: Job, command: c.Hello) -> None:
+        context = self._context
+        if command.conventions is not None:
+            context.conventions.set(job.client, command.conventions)
+        reply = r.HelloReply(
+            request_id=job.request_id,
+            action=job.action.name,
+            message=f"{SERVER} {context.spec.version}",
+            server=SERVER,
+            version=context.spec.version,
+            epoch=context.epoch,
+            actions=list(ACTIONS),
+            limits=context.limits,
+            conventions=c.Conventions(naming=job.spelling.naming, enums=job.spelling.enums),
+        )
+        self._answers.reply(job, reply)
+
+    def _list_devices(self, job: Job) -> None:
+        context = self._context
+        wanted = context.fleet.find(job.command.device_id)
+        devices = [wanted] if wanted is not None else list(context.fleet.devices.values())
+        now = context.clock()
+        reply = r.ListDevicesReply(
+            request_id=job.request_id,
+            action=job.action.name,
+            message=f"{len(devices)} devices",
+            devices=[device.info(now, draining=context.draining) for device in devices],
+        )
+        self._answers.reply(job, reply)
+
+    def _get_result(self, job: Job, command: c.GetResult) -> None:
+        target = self._context.jobs.get(command.target_request_id)
+        if target is None or target.action.lane not in STORED_LANES:
+            reply = self._result(job, JobState.UNKNOWN, "no stored result and nothing under way under this id")
+            self._answers.reply(job, reply)
+            return
+        final = target.final
+        if final is not None:
+            result = read_final(final)
+            attachments = result.attachments if isinstance(result, r.GenerateReply) else []
+            reply = self._result(job, JobState.FINAL, result.message, result=result, attachments=attachments)
+            self._answers.reply(job, reply, final.attachments)
+            return
+        device = self._context.fleet.devices.get(target.device_id)
+        running = target.state is JobState.RUNNING
+        progress = r.JobProgress(step=target.step, steps=target.steps, eta_ms=target.eta_ms)
+        reply = self._result(
+            job,
+            target.state,
+            f"{target.action.name} is {target.state.value}",
+            position=device.queue.position(target) if device is not None else None,
+            device_id=target.device_id or None,
+            progress=progress if running else None,
+        )
+        self._answers.reply(job, reply)
+
+    def _result(self, job: Job, state: JobState, message: str, **fields: object) -> r.GetResultReply:
+        command = job.command
+        assert isinstance(command, c.GetResult)
+        return r.GetResultReply(
+            request_id=job.request_id,
+            action=job.action.name,
+            message=message,
+            target_request_id=command.target_request_id,
+            job_state=state,
+            **fields,  # type: ignore[arg-type]
+        )
+
+    def _cancel(self, job: Job, command: c.Cancel) -> None:
+        target = self._context.jobs.get(command.target_request_id)
+        if target is None or target is job:
+            outcome = CancelOutcome.UNKNOWN
+        elif target.state is JobState.FINAL:
+            outcome = CancelOutcome.ALREADY_FINISHED
+        elif target.cancelling:
+            outcome = CancelOutcome.CANCELLING
+        else:
+            text = f"cancelled by request {job.request_id}"
+            outcome = self._dispatch.end_early(target, Fault(ErrorCode.CANCELLED, text).info)
+        reply = r.CancelReply(
+            request_id=job.request_id,
+            action=job.action.name,
+            message=outcome.value,
+            target_request_id=command.target_request_id,
+            outcome=outcome,
+        )
+        self._answers.reply(job, reply)

@@ -1,0 +1,229 @@
+"""From a placed job to its worker: queues and credit, deadlines, cancellation, the catalogue's commands.
+
+A device executes one command of its lane at a time; control commands go to its worker at once.
+"""
+
+from __future__ import annotations
+
+from broker.core.answers import Answers
+from broker.core.context import Context
+from broker.core.events import SendWorker, TellSupervisor
+from broker.core.fleet import Device
+from broker.core.jobs import Job, read_final
+from protocol import commands as c
+from protocol.actions import BY_COMMAND
+from protocol.codec import encode_command
+from protocol.enums import CancelOutcome, Encoding, JobState, Lane
+from protocol.errors import ErrorCode, ErrorInfo, Fault
+from protocol.link import Assign, CancelJob, Devices, Spelling
+from protocol.replies import Reply
+from protocol.supervision import KillChild
+from protocol.telemetry import DeviceReport
+
+GRACE_SECONDS = 2.0
+"""How long a command that was asked to stop may take to answer for itself."""
+
+KILL_SECONDS = 30.0
+"""How long a worker may keep working on a command that was answered for it."""
+
+
+class Dispatch:
+    """Moves jobs between queues and workers."""
+
+    def __init__(self, context: Context, answers: Answers) -> None:
+        self._context = context
+        self._answers = answers
+        self._catalog: dict[str, Job] = {}
+        self._catalog_waiting: list[Job] = []
+
+    def own_command(self, command: c.Command, behalf: Job) -> Job:
+        """A command of the broker's own, on behalf of a client's; its id is one that no client can send."""
+        spelling = Spelling(encoding=Encoding.MSGPACK)
+        number = self._context.new_id()
+        job = Job(
+            f"{behalf.request_id} {number}",
+            command,
+            BY_COMMAND[type(command)],
+            client=behalf.client,
+            body=(encode_command(command, Encoding.MSGPACK),),
+            spelling=spelling,
+            arrived=behalf.arrived,
+            warnings=[],
+        )
+        job.deadline = behalf.deadline
+        self._context.jobs.add(job)
+        return job
+
+    def outcome(self, job: Job) -> Reply:
+        """The final reply of a command of the broker's own."""
+        assert job.final is not None
+        return read_final(job.final)
+
+    # devices
+
+    def to_device(self, job: Job, device: Device) -> None:
+        """Queue a job for a device, or hand it to its worker's control lane. Raises Fault."""
+        job.device_id = device.device_id
+        if job.action.lane is Lane.CONTROL:
+            self._control(job, device)
+            return
+        if device.disabled:
+            raise Fault(ErrorCode.DEVICE_UNAVAILABLE, f"device_id is '{device.device_id}': {device.lost_because}")
+        limits = self._context.limits
+        if len(device.queue) >= limits.queued_per_device:
+            text = f"{limits.queued_per_device} commands wait for {device.device_id}: it takes no more"
+            raise Fault(ErrorCode.QUEUE_FULL, text, retry_after_ms=1000)
+        self._enqueue(job, device)
+        self._context.queue_changed = True
+        if job.on_final is None:
+            self._context.bulletin.job(job)
+        self.pump(device)
+
+    def _enqueue(self, job: Job, device: Device) -> None:
+        command = job.command
+        if isinstance(command, c.UnloadModel) and (command.force or command.force_unload):
+            device.queue.push_urgent(job)
+            running = device.running
+            if running is not None and running.model_id == job.model_id:
+                text = f"{job.model_id} is unloaded by force (request {job.request_id})"
+                self.stop_running(running, device, ErrorCode.CANCELLED, text)
+        else:
+            device.queue.push(job)
+
+    def _control(self, job: Job, device: Device) -> None:
+        if device.worker is None or not device.ready:
+            state = device.state(draining=self._context.draining).value
+            raise Fault(ErrorCode.DEVICE_UNAVAILABLE, f"device_id is '{device.device_id}': it is {state}")
+        device.control[job.request_id] = job
+        self._assign(job, device.worker)
+
+    def pump(self, device: Device) -> None:
+        """Give a free device its next command."""
+        if device.running is not None or device.worker is None or not device.ready:
+            return
+        job = device.queue.pop()
+        if job is None:
+            return
+        device.running = job
+        job.state = JobState.RUNNING
+        job.started = self._context.wall()
+        self._context.queue_changed = True
+        self._assign(job, device.worker)
+        if job.on_final is None:
+            self._context.bulletin.job(job)
+
+    def _assign(self, job: Job, worker: bytes) -> None:
+        job.attempt += 1
+        job.worker = worker
+        now = self._context.clock()
+        header = Assign(
+            request_id=job.request_id,
+            attempt=job.attempt,
+            lane=job.action.lane,
+            action=job.action.name,
+            spelling=job.spelling,
+            warnings=job.warnings,
+            queue_ms=(now - job.arrived) * 1000.0,
+            deadline_ms=None if job.deadline is None else (job.deadline - now) * 1000.0,
+            stream_progress=job.command.stream_progress and bool(job.waiters),
+            device_id=job.device_id,
+            model=job.model,
+        )
+        self._context.emit(SendWorker(worker, header, job.body))
+
+    def release(self, job: Job) -> None:
+        """A worker is done with a job: its device is free for the next."""
+        device = self._context.fleet.devices.get(job.device_id)
+        if device is None:
+            self._catalog.pop(job.request_id, None)
+            return
+        device.control.pop(job.request_id, None)
+        if device.running is job:
+            device.running = None
+            self._context.queue_changed = True
+            self.pump(device)
+
+    # ending early
+
+    def expire(self, job: Job) -> None:
+        """A deadline has come."""
+        limit = job.command.timeout_seconds or job.action.timeout_seconds
+        text = f"{job.action.name} was not done within timeout_seconds = {limit:g}"
+        self.end_early(job, Fault(ErrorCode.TIMEOUT, text).info)
+
+    def end_early(self, job: Job, error: ErrorInfo) -> CancelOutcome:
+        """End a queued job now, ask a running one to stop at its next step."""
+        context = self._context
+        if context.jobs.live(job.request_id) is not job:
+            return CancelOutcome.ALREADY_FINISHED
+        device = context.fleet.devices.get(job.device_id)
+        if device is not None and device.running is job:
+            self.stop_running(job, device, error.code, error.message)
+            return CancelOutcome.CANCELLING
+        if device is not None:
+            device.queue.remove(job)
+            device.control.pop(job.request_id, None)
+            context.queue_changed = True
+        self._catalog_waiting = [waiting for waiting in self._catalog_waiting if waiting is not job]
+        self._answers.fail(job, error)
+        return CancelOutcome.CANCELLED
+
+    def stop_running(self, job: Job, device: Device, code: ErrorCode, reason: str) -> None:
+        """Ask the worker to stop; answer for it after a grace, and end it when even that does not help."""
+        if job.cancelling or job.worker is None:
+            return
+        job.cancelling = True
+        context = self._context
+        header = CancelJob(request_id=job.request_id, attempt=job.attempt, code=code, reason=reason)
+        context.emit(SendWorker(job.worker, header))
+        now, generation = context.clock(), device.generation
+        context.timers.at(now + GRACE_SECONDS, lambda _: self._answers.fail(job, Fault(code, reason).info))
+        context.timers.at(now + KILL_SECONDS, lambda _: self._kill_stuck(job, device, generation))
+
+    def _kill_stuck(self, job: Job, device: Device, generation: int) -> None:
+        if device.running is job and device.generation == generation:
+            reason = f"{job.action.name} did not stop within {KILL_SECONDS:g} s"
+            self._context.emit(TellSupervisor(KillChild(child=device.device_id, generation=generation, reason=reason)))
+
+    # the catalogue
+
+    def to_catalog(self, job: Job) -> None:
+        """Hand a job to the catalogue, or keep it until there is one."""
+        catalogue = self._context.catalogue
+        if catalogue.worker is None:
+            self._catalog_waiting.append(job)
+            return
+        self._catalog[job.request_id] = job
+        job.state = JobState.RUNNING
+        self.show_devices(catalogue.worker)
+        self._assign(job, catalogue.worker)
+
+    def show_devices(self, worker: bytes) -> None:
+        """Tell the catalogue how the devices stand, where that changed."""
+        if not self._context.devices_changed:
+            return
+        self._context.devices_changed = False
+        draining = self._context.draining
+        reports = [
+            DeviceReport(
+                identity=device.identity, state=device.state(draining=draining), models=list(device.models.values())
+            )
+            for device in self._context.fleet.devices.values()
+            if device.identity is not None
+        ]
+        self._context.emit(SendWorker(worker, Devices(devices=reports)))
+
+    def resume_catalog(self) -> None:
+        """The catalogue is connected: send what waited for it."""
+        waiting, self._catalog_waiting = self._catalog_waiting, []
+        for job in waiting:
+            self.to_catalog(job)
+
+    def lose_catalog(self) -> list[Job]:
+        """The catalogue is gone: its running commands are returned."""
+        lost, self._catalog = list(self._catalog.values()), {}
+        return lost
+
+    def catalog_job(self, request_id: str) -> Job | None:
+        """The job that the catalogue works on under this id."""
+        return self._catalog.get(request_id)

@@ -1,0 +1,89 @@
+"""What can happen to the core, and what it asks to be done: the whole of its contact with the world."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from protocol.link import FromWorker, Message
+from protocol.supervision import ChildExited, ChildStarted, Drain, Line
+
+# events
+
+
+class ClientMessage(Struct, frozen=True):
+    """Frames from a client: its routing id, its envelope to mirror back, the payload and what follows it."""
+
+    client: bytes
+    envelope: tuple[bytes, ...]
+    payload: bytes
+    attachments: tuple[bytes, ...] = ()
+
+
+class WorkerMessage(Struct, frozen=True):
+    """A message from a worker: its routing id, the header, and the body and attachments behind it."""
+
+    worker: bytes
+    header: FromWorker
+    body: tuple[bytes, ...] = ()
+
+
+class WorkerUnreachable(Struct, frozen=True):
+    """A send to a worker found no route to it."""
+
+    worker: bytes
+
+
+class Tick(Struct, frozen=True):
+    """Time has passed: a timer is due."""
+
+
+Supervision = ChildStarted | ChildExited | Drain
+CoreEvent = ClientMessage | WorkerMessage | WorkerUnreachable | Tick | Supervision
+
+# effects
+
+
+class SendClient(Struct, frozen=True):
+    """A reply: the envelope, the payload, the attachments."""
+
+    client: bytes
+    frames: tuple[bytes, ...]
+
+
+class SendWorker(Struct, frozen=True):
+    """A message to a worker; `body` travels behind the header untouched."""
+
+    worker: bytes
+    header: Message
+    body: tuple[bytes, ...] = ()
+
+
+class Publish(Struct, frozen=True):
+    """An event, with the struct that both encodings are made from; `state` topics are kept for new subscribers."""
+
+    topic: str
+    payload: Struct
+    state: bool
+
+
+class TellSupervisor(Struct, frozen=True):
+    """A line to the supervisor."""
+
+    line: Line
+
+
+class Log(Struct, frozen=True):
+    """A line for the operator; ids that are bytes come as hex."""
+
+    level: str
+    event: str
+    fields: dict[str, Any]
+
+
+class Exit(Struct, frozen=True):
+    """Everything is answered: the broker may end."""
+
+
+Effect = SendClient | SendWorker | Publish | TellSupervisor | Log | Exit

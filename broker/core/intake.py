@@ -1,0 +1,233 @@
+"""From frames to a job on its way: decode, recognise repeats, find the model and the device.
+
+The order of checks is the wire's: payload, action, parameters, device, model; memory is the worker's.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+from broker.core.answers import STORED_LANES, Answers
+from broker.core.context import Context
+from broker.core.desk import Desk
+from broker.core.dispatch import Dispatch
+from broker.core.events import ClientMessage
+from broker.core.fleet import Device
+from broker.core.jobs import Job, Waiter
+from broker.core.placement import place
+from broker.core.together import act_on_all
+from broker.core.unbuilt import refusal
+from protocol import commands as c
+from protocol.actions import BY_COMMAND
+from protocol.checks import check_attachments
+from protocol.codec import Decoded, Refused, decode_command
+from protocol.enums import JobState, Lane, ModelStatus
+from protocol.errors import ErrorCode, Fault, Recovery
+from protocol.link import ModelRef
+from protocol.replies import RegisterModelReply
+
+_ON_HOLDER = (c.UnloadModel, c.PinModel, c.UnpinModel, c.LoadComponent, c.UnloadComponent, c.ListComponents)
+
+
+class Intake:
+    """Takes clients' messages in. Raises nothing."""
+
+    def __init__(self, context: Context, answers: Answers, dispatch: Dispatch, desk: Desk) -> None:
+        self._context = context
+        self._answers = answers
+        self._dispatch = dispatch
+        self._desk = desk
+        self._undecided: list[Job] = []
+
+    def receive(self, message: ClientMessage, arrived: float) -> None:
+        """One message of a client."""
+        context = self._context
+        try:
+            decoded = decode_command(message.payload, context.limits)
+        except Refused as refused:
+            spelling = context.conventions.resolve(message.client, refused.encoding, refused.shown)
+            self._answers.refuse(Waiter(message.client, message.envelope, spelling), refused, arrived)
+            return
+        spelling = context.conventions.spelling(message.client, decoded, message.payload)
+        waiter = Waiter(message.client, message.envelope, spelling)
+        body = (message.payload, *message.attachments)
+        if decoded.command.request_id is not None and self._repeated(decoded, body, waiter, arrived):
+            return
+        self._begin(self._new_job(decoded, body, waiter, arrived), waiter)
+
+    def decide_waiting(self) -> None:
+        """The catalogue is known now: place what waited for it."""
+        waiting, self._undecided = self._undecided, []
+        for job in waiting:
+            if self._context.jobs.live(job.request_id) is job:
+                self._attempt(job)
+
+    def replace(self, job: Job) -> None:
+        """Place a queued job anew, after its device was lost."""
+        self._attempt(job)
+
+    def _new_job(self, decoded: Decoded, body: tuple[bytes, ...], waiter: Waiter, arrived: float) -> Job:
+        command = decoded.command
+        action = BY_COMMAND[type(command)]
+        return Job(
+            command.request_id or self._context.new_id(),
+            command,
+            action,
+            client=waiter.client,
+            body=body,
+            spelling=waiter.spelling,
+            arrived=arrived,
+            warnings=[*decoded.warnings, *_remarks(command, action.lane)],
+        )
+
+    def _repeated(self, decoded: Decoded, body: tuple[bytes, ...], waiter: Waiter, arrived: float) -> bool:
+        """Join, answer or refuse a request id that is known already."""
+        known = self._context.jobs.get(decoded.command.request_id or "")
+        if known is None:
+            return False
+        if not known.same_meaning(decoded.command, body):
+            text = f"request_id {known.request_id} is in use for another command"
+            fault = Fault(ErrorCode.DUPLICATE_REQUEST, text, details={"request_id": known.request_id})
+            refused = Refused(
+                fault.info,
+                decoded.encoding,
+                request_id=known.request_id,
+                action=BY_COMMAND[type(decoded.command)].name,
+                warnings=decoded.warnings,
+            )
+            self._answers.refuse(waiter, refused, arrived)
+        elif known.state is JobState.FINAL:
+            self._answers.repeat(known, waiter)
+        else:
+            self._rejoin(known, waiter)
+        return True
+
+    def _rejoin(self, job: Job, waiter: Waiter) -> None:
+        """The same client again takes its earlier place over; another waits beside it."""
+        others = [known for known in job.waiters if known.client != waiter.client]
+        job.waiters = [*others, waiter]
+
+    def _begin(self, job: Job, waiter: Waiter) -> None:
+        context = self._context
+        job.waiters.append(waiter)
+        context.jobs.add(job)
+        timeout = job.command.timeout_seconds or job.action.timeout_seconds
+        job.deadline = job.arrived + timeout
+        job.timer = context.timers.at(job.deadline, lambda _: self._dispatch.expire(job))
+        self._attempt(job, first=True)
+
+    def _attempt(self, job: Job, *, first: bool = False) -> None:
+        """Bring a job on its way, or end it with the reason why not."""
+        try:
+            if first:
+                self._admit(job)
+            self._route(job)
+        except Fault as fault:
+            self._answers.fail(job, fault.info)
+        answered_early = first and not job.command.wait_for_completion and job.action.lane in STORED_LANES
+        if answered_early and self._context.jobs.live(job.request_id) is job:
+            self._answers.accepted(job)
+
+    def _admit(self, job: Job) -> None:
+        context = self._context
+        check_attachments(job.command.attachments, [len(frame) for frame in job.body[1:]], context.limits)
+        reason = refusal(job.command)
+        if reason is not None:
+            raise reason
+        if context.draining and job.action.lane not in (Lane.BROKER, Lane.CONTROL):
+            raise Fault(ErrorCode.DRAINING, "the broker is stopping: it takes no new work")
+        if job.action.lane in STORED_LANES and len(context.jobs) > context.limits.queued_total:
+            text = f"{context.limits.queued_total} commands are queued: the broker takes no more"
+            raise Fault(ErrorCode.QUEUE_FULL, text, retry_after_ms=1000)
+
+    def _route(self, job: Job) -> None:
+        """Send a job to its lane, or let it wait for the catalogue. Raises Fault."""
+        named = self._named_device(job)
+        match job.action.lane:
+            case Lane.BROKER:
+                self._desk.answer(job)
+            case Lane.CATALOG:
+                self._dispatch.to_catalog(job)
+            case _ if isinstance(job.command, c.Cancel | c.GetVramModelStatus):
+                self._desk.answer(job)
+            case _:
+                self._with_model(job, named)
+
+    def _named_device(self, job: Job) -> Device | None:
+        name = job.command.device_id
+        if name in ("", "auto"):
+            return None
+        device = self._context.fleet.find(name)
+        if device is None:
+            known = list(self._context.fleet.devices)
+            text = f"device_id is '{name[:80]}': there is no such device (there are {', '.join(known) or 'none'})"
+            recovery = [Recovery(action="list_devices", description="list the devices", parameters={})]
+            raise Fault(ErrorCode.DEVICE_NOT_FOUND, text, details={"device_ids": known}, recovery=recovery)
+        return device
+
+    def _with_model(self, job: Job, named: Device | None) -> None:
+        command = job.command
+        assert isinstance(command, c.ModelCommand)
+        catalogue = self._context.catalogue
+        job.model = catalogue.models.get(command.model_id)
+        path = command.model_path if isinstance(command, c.LoadFields) else ""
+        if not catalogue.ready and (job.model is None or path):
+            self._undecided.append(job)
+        elif path and (job.model is None or job.model.path != path):
+            self._register_first(job, named, command.model_id, path)
+        else:
+            self._to_device(job, named)
+
+    def _register_first(self, job: Job, named: Device | None, model_id: str, path: str) -> None:
+        """Let the catalogue register the file that a load names, then go on with the load."""
+        command = c.RegisterModel(model_id=model_id, model_path=path)
+        inner = self._dispatch.own_command(command, job)
+
+        def registered(done: Job, _: float) -> None:
+            if self._context.jobs.live(job.request_id) is not job:
+                return
+            reply = self._dispatch.outcome(done)
+            if isinstance(reply, RegisterModelReply):
+                job.model = self._context.catalogue.models.get(reply.model_id)
+            try:
+                if reply.error is not None:
+                    raise Fault.of(reply.error)
+                self._to_device(job, named)
+            except Fault as fault:
+                self._answers.fail(job, fault.info)
+
+        inner.on_final = registered
+        self._dispatch.to_catalog(inner)
+
+    def _to_device(self, job: Job, named: Device | None) -> None:
+        command = job.command
+        assert isinstance(command, c.ModelCommand)
+        self._check_model(job, command.model_id)
+        if named is not None:
+            self._dispatch.to_device(job, named)
+        elif isinstance(command, _ON_HOLDER):
+            holders = self._context.fleet.holders(job.model_id)
+            act_on_all(job, holders, self._context, self._dispatch, self._answers)
+        else:
+            self._dispatch.to_device(job, place(self._context.fleet.devices.values(), job.model))
+
+    def _check_model(self, job: Job, model_id: str) -> None:
+        model = job.model
+        if model is None:
+            raise self._not_found(model_id)
+        if model.status is ModelStatus.Missing and not self._context.fleet.holders(model_id):
+            raise Fault(ErrorCode.MODEL_NOT_FOUND, f"model_id is '{model_id}': its file is missing")
+
+    def _not_found(self, model_id: str) -> Fault:
+        known: dict[str, ModelRef] = self._context.catalogue.models
+        near = difflib.get_close_matches(model_id, list(known)[:10_000], n=3)
+        text = f"model_id is '{model_id[:128]}': the catalogue has no such model"
+        recovery = [Recovery(action="list_models", description="list the models", parameters={})]
+        return Fault(ErrorCode.MODEL_NOT_FOUND, text, details={"nearest": near}, recovery=recovery)
+
+
+def _remarks(command: c.Command, lane: Lane) -> list[str]:
+    """What the sender should know of fields that change nothing here."""
+    if command.wait_for_completion or lane in STORED_LANES:
+        return []
+    return ["wait_for_completion: false changes nothing for this action: it is answered at once"]

@@ -1,0 +1,90 @@
+"""The commands that wait for one device: by priority, and within a priority fair between clients.
+
+Each client has its own line; lines take turns. What is urgent by nature (a forced unload) goes before all.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+
+from broker.core.jobs import Job
+from protocol.enums import LoadPriority
+
+_ORDER = (LoadPriority.Critical, LoadPriority.High, LoadPriority.Normal, LoadPriority.Low)
+
+
+class DeviceQueue:
+    """Waiting jobs of one device. `pop` and `push` cost the same however many wait."""
+
+    def __init__(self) -> None:
+        self._urgent: deque[Job] = deque()
+        self._lines: dict[LoadPriority, OrderedDict[bytes, deque[Job]]] = {level: OrderedDict() for level in _ORDER}
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Job]:
+        """Jobs by priority; within one, line by line."""
+        yield from self._urgent
+        for level in _ORDER:
+            for line in self._lines[level].values():
+                yield from line
+
+    def push(self, job: Job) -> None:
+        """At the end of its client's line."""
+        self._lines[job.command.priority].setdefault(job.client, deque()).append(job)
+        self._length += 1
+
+    def push_urgent(self, job: Job) -> None:
+        """Before everything that is not urgent itself."""
+        self._urgent.append(job)
+        self._length += 1
+
+    def pop(self) -> Job | None:
+        """The next job: urgent, else the highest priority's next line."""
+        if self._urgent:
+            self._length -= 1
+            return self._urgent.popleft()
+        for level in _ORDER:
+            lines = self._lines[level]
+            if lines:
+                client, line = next(iter(lines.items()))
+                job = line.popleft()
+                lines.move_to_end(client)
+                if not line:
+                    del lines[client]
+                self._length -= 1
+                return job
+        return None
+
+    def remove(self, job: Job) -> bool:
+        """Take a job out of its line; False where it does not wait here."""
+        if job in self._urgent:
+            self._urgent.remove(job)
+            self._length -= 1
+            return True
+        lines = self._lines[job.command.priority]
+        line = lines.get(job.client)
+        if line is None or job not in line:
+            return False
+        line.remove(job)
+        if not line:
+            del lines[job.client]
+        self._length -= 1
+        return True
+
+    def position(self, job: Job) -> int | None:
+        """How many go before a job, as the queue stands; None where it does not wait here."""
+        for index, waiting in enumerate(self._in_turn()):
+            if waiting is job:
+                return index
+        return None
+
+    def _in_turn(self) -> Iterator[Job]:
+        yield from self._urgent
+        for level in _ORDER:
+            lines = [list(line) for line in self._lines[level].values()]
+            for turn in range(max((len(line) for line in lines), default=0)):
+                yield from (line[turn] for line in lines if turn < len(line))

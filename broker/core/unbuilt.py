@@ -1,0 +1,29 @@
+"""Commands of the contract that this version does not execute, each with the reason that its sender is given."""
+
+from __future__ import annotations
+
+from protocol import commands as c
+from protocol.checks import unsupported
+from protocol.codec import action_of
+from protocol.errors import Fault
+
+_REASONS: dict[type[c.Command], str] = {
+    c.Explain: "the broker does not record its decisions yet",
+    c.Plan: "the broker does not estimate loads yet",
+    c.ValidateModel: "this version has no validation; a load checks file, format and safety",
+    c.OptimizeModel: "this version has no optimiser",
+    c.BenchmarkModel: "this version has no benchmark runner; generate reports its timing",
+    c.LoadComponent: "this version loads whole models",
+    c.UnloadComponent: "this version loads whole models",
+    c.SearchModels: "this version has no full-text search; list_models filters by search_query",
+    c.UpdateMetadata: "this version keeps no metadata of its own; it reads the file's",
+    c.DrainDevice: "this version has no administration of single devices",
+    c.ResumeDevice: "this version has no administration of single devices",
+    c.RestartWorker: "this version has no administration of single devices",
+}
+
+
+def refusal(command: c.Command) -> Fault | None:
+    """The refusal of a command that is not built, or None."""
+    reason = _REASONS.get(type(command))
+    return unsupported(action_of(command), reason) if reason else None

@@ -1,0 +1,283 @@
+"""What workers and the supervisor say: registration, reports, replies, signs of life, deaths.
+
+Three signs of life stay apart: the process (the supervisor's word), the link (beats), and progress (the count that
+beats carry). A worker that is gone answers its running command with WORKER_LOST; what only waited goes elsewhere, or
+waits for the restart.
+"""
+
+from __future__ import annotations
+
+from broker.core.answers import Answers
+from broker.core.context import Context
+from broker.core.dispatch import Dispatch
+from broker.core.events import SendWorker, TellSupervisor, WorkerMessage
+from broker.core.fleet import Device
+from broker.core.intake import Intake
+from broker.core.jobs import Job
+from protocol.codec import decode_reply
+from protocol.enums import JobState, Lane, ReplyState, Tier
+from protocol.errors import ErrorCode, ErrorInfo, Fault
+from protocol.link import (
+    CATALOG_ID,
+    Beat,
+    CatalogEntries,
+    JobUpdate,
+    ModelChanged,
+    Register,
+    Report,
+    UsageFact,
+    Welcome,
+)
+from protocol.supervision import ChildExited, ChildStarted, KillChild
+
+
+class Workforce:
+    """Takes workers' messages in. Raises nothing."""
+
+    def __init__(self, context: Context, answers: Answers, dispatch: Dispatch, intake: Intake) -> None:
+        self._context = context
+        self._answers = answers
+        self._dispatch = dispatch
+        self._intake = intake
+
+    def receive(self, message: WorkerMessage) -> None:
+        """One message of a worker."""
+        header, worker = message.header, message.worker
+        if isinstance(header, Register):
+            self._register(worker, header)
+            return
+        if worker == self._context.catalogue.worker:
+            self._from_catalog(message)
+            return
+        device = self._context.fleet.by_worker(worker)
+        if device is None:
+            self._context.log("warning", "message from an unknown worker", worker=worker.hex())
+            self._context.emit(SendWorker(worker, Welcome(epoch=self._context.epoch)))
+            return
+        device.heard_at = self._context.clock()
+        match header:
+            case Beat():
+                device.progress_count = header.progress_count
+            case Report():
+                self._report(device, header)
+            case ModelChanged():
+                self._context.bulletin.model(device.device_id, header)
+            case JobUpdate():
+                self._update(device, header, message.body)
+            case _:
+                self._context.log("warning", "a device sent what only the catalogue sends", device=device.device_id)
+
+    # registration
+
+    def _register(self, worker: bytes, header: Register) -> None:
+        context = self._context
+        if header.device is None:
+            self._register_catalog(worker, header)
+            return
+        device = context.fleet.devices.get(header.device.device_id)
+        if device is None or header.generation < device.generation:
+            context.log("warning", "a worker nobody expects", worker=worker.hex(), generation=header.generation)
+            return
+        if device.worker is not None and device.worker != worker:
+            self._lose(device, "another worker took the device over")
+        context.fleet.connect(device, worker)
+        device.identity = header.device
+        device.generation = header.generation
+        device.pid = header.pid
+        device.heard_at = context.clock()
+        device.started_at = device.started_at or device.heard_at
+        device.ready = header.ready
+        device.lost_because = ""
+        context.devices_changed = True
+        context.emit(SendWorker(worker, Welcome(epoch=context.epoch)))
+        context.log("info", "worker registered", device=device.device_id, generation=header.generation)
+        context.bulletin.worker(device, draining=context.draining, reason="registered")
+        self._dispatch.pump(device)
+
+    def _register_catalog(self, worker: bytes, header: Register) -> None:
+        context = self._context
+        catalogue = context.catalogue
+        if catalogue.worker is not None and catalogue.worker != worker:
+            self._lose_catalog("another catalogue took over")
+        catalogue.worker = worker
+        catalogue.generation = header.generation
+        catalogue.heard_at = context.clock()
+        context.devices_changed = True
+        context.emit(SendWorker(worker, Welcome(epoch=context.epoch)))
+        self._dispatch.resume_catalog()
+
+    # what devices say
+
+    def _report(self, device: Device, header: Report) -> None:
+        context = self._context
+        if header.telemetry is not None:
+            device.telemetry = header.telemetry
+            context.bulletin.telemetry(device.device_id, header.telemetry)
+        if header.models is not None:
+            device.models = {model.model_id: model for model in header.models}
+            context.devices_changed = True
+        if header.ready and not device.ready:
+            device.ready = True
+            context.devices_changed = True
+            context.log("info", "worker ready", device=device.device_id)
+            context.bulletin.worker(device, draining=context.draining, reason="ready")
+        self._dispatch.pump(device)
+
+    def _update(self, device: Device, update: JobUpdate, body: tuple[bytes, ...]) -> None:
+        job = device.control.get(update.request_id) or device.running
+        if job is None or job.request_id != update.request_id or job.attempt != update.attempt:
+            self._context.log("info", "a reply that nobody waits for", request_id=update.request_id)
+            return
+        if update.state is ReplyState.PROGRESS:
+            self._answers.progress(job, update, body)
+            return
+        self._finish(job, update, body)
+        self._record_usage(job, device, update)
+        self._dispatch.release(job)
+        self._context.bulletin.worker(device, draining=self._context.draining, reason=f"{job.action.name} ended")
+
+    def _finish(self, job: Job, update: JobUpdate, body: tuple[bytes, ...]) -> None:
+        if not body:
+            fault = Fault(ErrorCode.INTERNAL_ERROR, f"{job.action.name} ended without a reply")
+            self._answers.fail(job, fault.info)
+            return
+        error = None if update.success else _error_of(body[0], update)
+        self._answers.finish(job, body[0], body[1:], success=update.success, error=error)
+
+    def _record_usage(self, job: Job, device: Device, update: JobUpdate) -> None:
+        catalogue = self._context.catalogue
+        if catalogue.worker is None or job.action.lane is not Lane.DEVICE or not job.model_id:
+            return
+        fact = UsageFact(
+            model_id=job.model_id,
+            device_id=device.device_id,
+            action=job.action.name,
+            success=update.success,
+            ended_at=self._context.wall(),
+            facts=update.facts,
+        )
+        self._context.emit(SendWorker(catalogue.worker, fact))
+
+    # what the catalogue says
+
+    def _from_catalog(self, message: WorkerMessage) -> None:
+        context = self._context
+        context.catalogue.heard_at = context.clock()
+        match message.header:
+            case CatalogEntries():
+                self._entries(message.header)
+            case JobUpdate():
+                job = self._dispatch.catalog_job(message.header.request_id)
+                if job is None or job.attempt != message.header.attempt:
+                    return
+                if message.header.state is ReplyState.PROGRESS:
+                    self._answers.progress(job, message.header, message.body)
+                    return
+                self._dispatch.release(job)
+                self._finish(job, message.header, message.body)
+            case _:
+                pass
+
+    def _entries(self, header: CatalogEntries) -> None:
+        catalogue = self._context.catalogue
+        known = catalogue.models
+        if header.complete:
+            catalogue.models = {}
+        for entry in header.entries:
+            before = known.get(entry.model_id)
+            catalogue.models[entry.model_id] = entry
+            if before is None or before.revision != entry.revision:
+                change = header.change or ("added" if before is None else "updated")
+                self._context.bulletin.catalog(entry.model_id, change, entry.revision)
+        for model_id in header.removed:
+            gone = catalogue.models.pop(model_id, None)
+            if gone is not None:
+                self._context.bulletin.catalog(model_id, "removed", gone.revision)
+        if header.complete and not catalogue.ready:
+            catalogue.ready = True
+            self._intake.decide_waiting()
+
+    # life and death
+
+    def started(self, line: ChildStarted) -> None:
+        """The supervisor started a process."""
+        device = self._context.fleet.devices.get(line.child)
+        if device is None:
+            return
+        device.generation = max(device.generation, line.generation)
+        device.pid = line.pid
+        device.restarts = line.restarts
+        device.lost_because = ""
+        self._context.bulletin.worker(device, draining=self._context.draining, reason="started")
+
+    def exited(self, line: ChildExited) -> None:
+        """The supervisor saw a process end."""
+        if line.child == CATALOG_ID:
+            if line.generation >= self._context.catalogue.generation:
+                self._lose_catalog(line.reason)
+            return
+        device = self._context.fleet.devices.get(line.child)
+        if device is None or line.generation < device.generation:
+            return
+        device.disabled = not line.restarting
+        self._lose(device, line.reason)
+
+    def unreachable(self, worker: bytes) -> None:
+        """A send found no route: the process may be gone, or only its connection; the supervisor makes sure."""
+        device = self._context.fleet.by_worker(worker)
+        if device is not None:
+            self._condemn(device, "its link is gone")
+
+    def watch(self, now: float) -> None:
+        """Give up workers that were silent too long."""
+        limit = self._context.spec.silence_ms / 1000.0
+        for device in self._context.fleet.devices.values():
+            if device.connected and now - device.heard_at > limit:
+                self._condemn(device, f"it was silent for {limit:g} s")
+
+    def _condemn(self, device: Device, reason: str) -> None:
+        kill = KillChild(child=device.device_id, generation=device.generation, reason=reason)
+        self._context.emit(TellSupervisor(kill))
+        self._lose(device, reason)
+
+    def _lose(self, device: Device, reason: str) -> None:
+        context = self._context
+        held = dict(device.models)
+        jobs = context.fleet.disconnect(device, reason)
+        context.devices_changed = True
+        context.queue_changed = True
+        if not context.draining:
+            context.log("warning", "worker lost", device=device.device_id, reason=reason)
+        context.bulletin.worker(device, draining=context.draining, reason=reason)
+        for model in held.values():
+            if model.tier is not Tier.DISK:
+                context.bulletin.model_lost(device.device_id, model.model_id, model.tier)
+        for job in jobs:
+            text = f"the worker of {device.device_id} was lost while it ran {job.action.name}: {reason}"
+            self._answers.fail(job, Fault(ErrorCode.WORKER_LOST, text, retry_after_ms=1000).info)
+        self._requeue(device)
+
+    def _requeue(self, device: Device) -> None:
+        """Queued commands that may go elsewhere do; the others wait, unless no worker will come."""
+        for job in list(device.queue):
+            anywhere = job.command.device_id in ("", "auto") and job.on_final is None
+            if anywhere or device.disabled:
+                device.queue.remove(job)
+                job.state = JobState.QUEUED
+                self._intake.replace(job)
+
+    def _lose_catalog(self, reason: str) -> None:
+        context = self._context
+        context.catalogue.worker = None
+        for job in self._dispatch.lose_catalog():
+            text = f"the catalogue was lost while it ran {job.action.name}: {reason}"
+            self._answers.fail(job, Fault(ErrorCode.WORKER_LOST, text, retry_after_ms=1000).info)
+
+
+def _error_of(body: bytes, update: JobUpdate) -> ErrorInfo:
+    """The error in a failed reply; it stands in the command's last event."""
+    try:
+        error = decode_reply(body).error
+    except Fault:
+        error = None
+    return error or Fault(update.error_code or ErrorCode.INTERNAL_ERROR, "the worker's reply names no error").info

@@ -1,0 +1,1 @@
+"""How processes come to be: one interface, local children now."""

@@ -1,0 +1,141 @@
+"""The broker's one thread: a poll loop that turns frames into events for the core and its effects into frames.
+
+Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+
+import msgspec
+import structlog
+import zmq
+
+from broker import envelope
+from broker.core.core import Core
+from broker.core.events import (
+    ClientMessage,
+    CoreEvent,
+    Effect,
+    Exit,
+    Log,
+    Publish,
+    SendClient,
+    SendWorker,
+    TellSupervisor,
+    Tick,
+    WorkerMessage,
+    WorkerUnreachable,
+)
+from broker.outbox import Outbox
+from broker.sockets import Sockets, readable
+from protocol import link, supervision
+
+MESSAGES_PER_TURN = 64
+"""Messages taken from one socket before the others, and the timers, get their turn."""
+
+MAX_TURN_SECONDS = 0.5
+
+_log = structlog.get_logger()
+
+
+class Loop:
+    """Runs a core over its sockets, a line channel from the supervisor and one back to it."""
+
+    def __init__(self, core: Core, sockets: Sockets, lines_in: int, lines_out: int) -> None:
+        self._core = core
+        self._sockets = sockets
+        self._lines_in = lines_in
+        self._lines_out = lines_out
+        self._partial = b""
+        self._outbox = Outbox(sockets.commands)
+        self._running = True
+
+    def run(self) -> None:
+        """Serve until the core says Exit or the supervisor is gone."""
+        poller = zmq.Poller()
+        commands, worker_link, events = self._sockets.commands, self._sockets.link, self._sockets.publisher.socket
+        for source in (commands, worker_link, events, self._lines_in):
+            poller.register(source, zmq.POLLIN)
+        while self._running:
+            ready = dict(poller.poll(self._patience_ms()))
+            if worker_link in ready:
+                self._read_workers()
+            if commands in ready:
+                self._read_clients()
+            if events in ready:
+                self._sockets.publisher.read_subscriptions()
+            if self._lines_in in ready:
+                self._read_lines()
+            self._outbox.retry()
+            due = self._core.next_at()
+            if due is not None and due <= time.monotonic():
+                self._handle(Tick())
+
+    def _patience_ms(self) -> int:
+        due = self._core.next_at()
+        waits = [MAX_TURN_SECONDS, self._outbox.retry_seconds or MAX_TURN_SECONDS]
+        if due is not None:
+            waits.append(due - time.monotonic())
+        return max(0, int(min(waits) * 1000) + 1) if min(waits) > 0 else 0
+
+    def _read_clients(self) -> None:
+        socket = self._sockets.commands
+        for _ in range(MESSAGES_PER_TURN):
+            if not readable(socket):
+                return
+            client, *frames = socket.recv_multipart()
+            parts, payload, attachments = envelope.split(frames)
+            self._handle(ClientMessage(client, parts, payload, attachments))
+
+    def _read_workers(self) -> None:
+        socket = self._sockets.link
+        for _ in range(MESSAGES_PER_TURN):
+            if not readable(socket):
+                return
+            worker, *frames = socket.recv_multipart()
+            try:
+                header = link.decode_from_worker(frames[0])
+            except (msgspec.DecodeError, ValueError, IndexError) as error:
+                _log.warning("unreadable message from a worker", worker=worker.hex(), error=str(error))
+                continue
+            self._handle(WorkerMessage(worker, header, tuple(frames[1:])))
+
+    def _read_lines(self) -> None:
+        data = os.read(self._lines_in, 1 << 16)
+        if not data:
+            self._running = False
+            return
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        for text in lines:
+            self._handle(supervision.to_broker(text))
+
+    def _handle(self, event: CoreEvent) -> None:
+        self._apply(self._core.handle(event, time.monotonic()))
+
+    def _apply(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case SendClient():
+                    self._outbox.send(effect.client, effect.frames)
+                case SendWorker():
+                    self._to_worker(effect)
+                case Publish():
+                    self._sockets.publisher.publish(effect)
+                case TellSupervisor():
+                    os.write(self._lines_out, supervision.line(effect.line))
+                case Log():
+                    getattr(_log, effect.level)(effect.event, **effect.fields)
+                case Exit():
+                    self._running = False
+
+    def _to_worker(self, effect: SendWorker) -> None:
+        frames = (effect.worker, link.encode(effect.header), *effect.body)
+        try:
+            self._sockets.link.send_multipart(frames, flags=zmq.DONTWAIT)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            self._handle(WorkerUnreachable(effect.worker))

@@ -1,0 +1,55 @@
+"""Which demonstration models there are, and whether one is complete.
+
+Decides names and completeness, from file names alone: no model is opened and torch is not imported.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+
+
+class DemoModel(StrEnum):
+    """Every demonstration model: the name of its folder, or of its single file with the folder of that stem."""
+
+    SD15 = "tiny-sd15"
+    SDXL = "tiny-sdxl"
+    FLUX = "tiny-flux"
+    SD3 = "tiny-sd3"
+    SD15_SINGLE = "tiny-sd15-single.safetensors"
+    SDXL_SINGLE = "tiny-sdxl-single.safetensors"
+
+
+SINGLE_FILE_SOURCE = {DemoModel.SD15_SINGLE: DemoModel.SD15, DemoModel.SDXL_SINGLE: DemoModel.SDXL}
+WEIGHTLESS = ("tokenizer", "scheduler", "feature_extractor")
+
+
+def wanted(only: Sequence[str] | None) -> list[DemoModel]:
+    """The models that `only` names and the sources they need, in the order of `DemoModel`; all when it is None."""
+    if only is None:
+        return list(DemoModel)
+    named = {DemoModel(name) for name in only}
+    needed = named | {SINGLE_FILE_SOURCE[model] for model in named if model in SINGLE_FILE_SOURCE}
+    return [model for model in DemoModel if model in needed]
+
+
+def is_complete(path: Path) -> bool:
+    """Whether the folder, or the single file and its configuration folder, has every part its index names."""
+    if path.suffix == ".safetensors":
+        return path.is_file() and has_parts(path.with_suffix(""), weights=False)
+    return has_parts(path, weights=True)
+
+
+def has_parts(folder: Path, *, weights: bool) -> bool:
+    """Whether each component in `model_index.json` has its folder with files, and weights where it should."""
+    index = folder / "model_index.json"
+    if not index.is_file():
+        return False
+    entries = json.loads(index.read_text())
+    components = [name for name, value in entries.items() if isinstance(value, list) and value[0] is not None]
+    return all(
+        any((folder / name).glob("*.safetensors" if weights and not name.startswith(WEIGHTLESS) else "*.json"))
+        for name in components
+    )

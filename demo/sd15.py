@@ -1,0 +1,49 @@
+"""A tiny Stable Diffusion 1.5: the real topology, four UNet levels of two layers, at a fraction of the width.
+
+Decides the widths. Knows nothing of files but the scheduler's published settings.
+"""
+
+from __future__ import annotations
+
+from diffusers import PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+
+from demo.parts import CLIP_WIDTH, LATENT_PIXELS, NORM_GROUPS, autoencoder, build, clip_l
+from demo.tokenizer import clip_tokenizer
+
+
+def unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=LATENT_PIXELS,
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        block_out_channels=(16, 16, 32, 32),
+        layers_per_block=2,
+        norm_num_groups=NORM_GROUPS,
+        attention_head_dim=2,
+        cross_attention_dim=CLIP_WIDTH,
+    )
+
+
+def scheduler() -> PNDMScheduler:
+    return PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        set_alpha_to_one=False,
+        skip_prk_steps=True,
+        steps_offset=1,
+    )
+
+
+def pipeline() -> StableDiffusionPipeline:
+    """The whole pipeline in Float32, without a safety checker."""
+    return StableDiffusionPipeline(
+        vae=autoencoder("sd15-vae"),
+        text_encoder=clip_l(),
+        tokenizer=clip_tokenizer(),
+        unet=build("sd15-unet", unet),
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )

@@ -1,0 +1,68 @@
+"""A tiny Stable Diffusion XL: the real topology at a fraction of the width, saved in Float16.
+
+Decides the widths. Its weights are Float16, so that choosing a precision has something to decide.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+
+from demo.parts import (
+    CLIP_WIDTH,
+    LATENT_PIXELS,
+    NORM_GROUPS,
+    OPEN_CLIP_WIDTH,
+    autoencoder,
+    build,
+    clip_l,
+    open_clip_g,
+)
+from demo.tokenizer import clip_tokenizer
+
+TIME_ID_WIDTH = 8
+TIME_IDS = 6
+SECOND_PAD_TOKEN = "!"
+
+
+def unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=LATENT_PIXELS,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(16, 32, 32),
+        layers_per_block=2,
+        norm_num_groups=NORM_GROUPS,
+        attention_head_dim=(2, 4, 4),
+        transformer_layers_per_block=(1, 1, 2),
+        cross_attention_dim=CLIP_WIDTH + OPEN_CLIP_WIDTH,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=TIME_ID_WIDTH,
+        projection_class_embeddings_input_dim=OPEN_CLIP_WIDTH + TIME_IDS * TIME_ID_WIDTH,
+    )
+
+
+def scheduler() -> EulerDiscreteScheduler:
+    return EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        steps_offset=1,
+        timestep_spacing="leading",
+    )
+
+
+def pipeline() -> StableDiffusionXLPipeline:
+    """The whole pipeline in Float16, without a watermark."""
+    whole = StableDiffusionXLPipeline(
+        vae=autoencoder("sdxl-vae", scaling_factor=0.13025),
+        text_encoder=clip_l(),
+        text_encoder_2=open_clip_g(),
+        tokenizer=clip_tokenizer(),
+        tokenizer_2=clip_tokenizer(SECOND_PAD_TOKEN),
+        unet=build("sdxl-unet", unet),
+        scheduler=scheduler(),
+        add_watermarker=False,
+    )
+    return whole.to(torch.float16)

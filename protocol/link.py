@@ -1,0 +1,273 @@
+"""The link between the broker and its workers (the catalogue is a worker without a device).
+
+A message is `[header][body][attachment ...]`; the header is MessagePack of one struct of this file. A command's body
+and attachments travel untouched behind `Assign`; a reply's behind `JobUpdate`. Both sides are of one version: nothing
+here is tolerant.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+from msgspec import Struct
+
+from protocol.enums import Encoding, EnumForm, Lane, LoadingStrategy, ModelStatus, ModelType, Naming, ReplyState, Tier
+from protocol.errors import ErrorCode
+from protocol.records import Record
+from protocol.telemetry import DeviceIdentity, DeviceReport, ModelResidency, Telemetry
+
+CATALOG_ID = "catalog"
+"""The worker id of the catalogue."""
+
+
+class Message(Struct, frozen=True, kw_only=True, tag_field="t"):
+    """A header frame."""
+
+
+class Spelling(Record, frozen=True, kw_only=True):
+    """How the reply is to be written."""
+
+    encoding: Encoding = Encoding.JSON
+    naming: Naming = Naming.SNAKE
+    enums: EnumForm = EnumForm.NAME
+
+
+class ModelRef(Record, frozen=True, kw_only=True):
+    """What a worker needs to load a model: resolved by the catalogue, `path` absolute and beneath a root."""
+
+    model_id: str
+    path: str
+    type: ModelType
+    size_bytes: int
+    status: ModelStatus
+    config_path: str = ""
+    revision: int = 0
+
+
+# worker -> broker
+
+
+class Holding(Record, frozen=True, kw_only=True):
+    """An attempt that a worker still knows of."""
+
+    request_id: str
+    attempt: int
+
+
+class Register(Message, frozen=True, kw_only=True, tag="register"):
+    """A worker's first message, again after every `Welcome` of a new epoch.
+
+    `device` None: the catalogue. `holding` are the commands that it runs or whose outcome it has not seen acknowledged.
+    """
+
+    worker_id: str
+    generation: int
+    pid: int
+    device: DeviceIdentity | None = None
+    ready: bool = False
+    holding: list[Holding] = []
+
+
+class Beat(Message, frozen=True, kw_only=True, tag="beat"):
+    """A sign of life of the I/O thread; `progress_count` grows whenever the device thread advances."""
+
+    progress_count: int
+
+
+class Report(Message, frozen=True, kw_only=True, tag="report"):
+    """The state of a device: always sent before the reply of the command that changed it.
+
+    `models` None: unchanged since the last report. `ready` is true once commands can be executed.
+    """
+
+    ready: bool
+    telemetry: Telemetry | None = None
+    models: list[ModelResidency] | None = None
+
+
+class ModelChanged(Message, frozen=True, kw_only=True, tag="model"):
+    """A model moved, or advances while it loads: the content of a `model.*` event."""
+
+    model_id: str
+    tier: Tier
+    from_tier: Tier
+    bytes: int
+    reason: str
+    stage: str | None = None
+    bytes_done: int | None = None
+    bytes_total: int | None = None
+    eta_ms: float | None = None
+
+
+class RunFacts(Record, frozen=True, kw_only=True):
+    """What a finished device command measured, for usage statistics: milliseconds, images, bytes."""
+
+    load_ms: float | None = None
+    run_ms: float | None = None
+    images: int = 0
+    peak_bytes: int | None = None
+
+
+class JobUpdate(Message, frozen=True, kw_only=True, tag="job"):
+    """A reply to a command, progress or final, with its body and attachments behind it.
+
+    A `progress` update without a body only tells the broker how far the command is.
+    """
+
+    request_id: str
+    attempt: int
+    state: ReplyState
+    success: bool
+    error_code: ErrorCode | None = None
+    model_id: str = ""
+    step: int | None = None
+    steps: int | None = None
+    eta_ms: float | None = None
+    facts: RunFacts | None = None
+
+
+class CatalogEntries(Message, frozen=True, kw_only=True, tag="catalog"):
+    """Models that the catalogue added or changed, and ids that it dropped; `complete` replaces all that was known."""
+
+    entries: list[ModelRef]
+    removed: list[str] = []
+    complete: bool = False
+    change: str = ""
+
+
+FromWorker = Register | Beat | Report | ModelChanged | JobUpdate | CatalogEntries
+
+# broker -> worker
+
+
+class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
+    """The broker knows the worker; a new `epoch` asks it to register again."""
+
+    epoch: str
+
+
+class Assign(Message, frozen=True, kw_only=True, tag="assign"):
+    """A command to execute, its body behind it exactly as the client sent it.
+
+    `request_id` may differ from the body's; it is the one to echo. `warnings` stand in the reply before the worker's
+    own. `deadline_ms` is what is left of the deadline, None for none. `model` is None when the command names no model
+    that the catalogue knows. `device_id` is where the command runs, as the reply shall name it.
+    """
+
+    request_id: str
+    attempt: int
+    lane: Lane
+    action: str
+    spelling: Spelling
+    warnings: list[str] = []
+    queue_ms: float = 0.0
+    deadline_ms: float | None = None
+    stream_progress: bool = False
+    device_id: str = ""
+    model: ModelRef | None = None
+
+
+class CancelJob(Message, frozen=True, kw_only=True, tag="cancel"):
+    """Stop this attempt at its next step; `code` and `reason` are what its reply says."""
+
+    request_id: str
+    attempt: int
+    code: ErrorCode = ErrorCode.CANCELLED
+    reason: str
+
+
+class Devices(Message, frozen=True, kw_only=True, tag="devices"):
+    """To the catalogue: every device as it stands now; sent before any command that could see it."""
+
+    devices: list[DeviceReport]
+
+
+class UsageFact(Message, frozen=True, kw_only=True, tag="usage"):
+    """To the catalogue: a device command ended."""
+
+    model_id: str
+    device_id: str
+    action: str
+    success: bool
+    ended_at: datetime
+    facts: RunFacts | None = None
+
+
+class Stop(Message, frozen=True, kw_only=True, tag="stop"):
+    """Finish what runs within the time given, then exit."""
+
+    drain_seconds: float
+
+
+ToWorker = Welcome | Assign | CancelJob | Devices | UsageFact | Stop
+
+
+# what the supervisor starts children with
+
+
+class WorkerSpec(Record, frozen=True, kw_only=True):
+    """All that a device worker is told at its start; it reads neither environment nor configuration file.
+
+    `budget_bytes` is the VRAM of a cpu or virtual device; `pin` are environment variables set before torch is imported.
+    """
+
+    device_id: str
+    link: str
+    generation: int
+    runtime: str
+    outputs: str
+    model_roots: list[str]
+    budget_bytes: int
+    ram_budget_bytes: int
+    reserve_bytes: int = 0
+    cuda_uuid: str = ""
+    heartbeat_ms: int = 500
+    telemetry_ms: int = 1000
+    loading_strategy: LoadingStrategy = LoadingStrategy.DEFAULT
+
+
+class CatalogSpec(Record, frozen=True, kw_only=True):
+    """All that the catalogue is told at its start."""
+
+    link: str
+    generation: int
+    runtime: str
+    data: str
+    model_roots: list[str]
+    heartbeat_ms: int = 500
+
+
+_encoder = msgspec.msgpack.Encoder()
+_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+
+
+def encode(message: Message) -> bytes:
+    """The header frame of a message."""
+    return _encoder.encode(message)
+
+
+def decode_from_worker(frame: bytes) -> FromWorker:
+    """A header that a worker sent. Raises msgspec.DecodeError (or ValueError) on anything else."""
+    return _from_worker.decode(frame)
+
+
+def decode_to_worker(frame: bytes) -> ToWorker:
+    """A header that the broker sent. Raises msgspec.DecodeError (or ValueError) on anything else."""
+    return _to_worker.decode(frame)
+
+
+def encode_spec(spec: WorkerSpec | CatalogSpec) -> str:
+    """A spec as the JSON text that a child gets as its one argument."""
+    return msgspec.json.encode(spec).decode()
+
+
+def decode_worker_spec(text: str) -> WorkerSpec:
+    """The spec that `encode_spec` wrote."""
+    return msgspec.json.decode(text, type=WorkerSpec)
+
+
+def decode_catalog_spec(text: str) -> CatalogSpec:
+    """The spec that `encode_spec` wrote."""
+    return msgspec.json.decode(text, type=CatalogSpec)

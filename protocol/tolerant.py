@@ -1,0 +1,241 @@
+"""The slow, forgiving decode: what .NET and MessagePack-CSharp write by default becomes what the structs want.
+
+Guided by the target type: any spelling of a field name, any case of an enum name, ordinals, null for a default, `1.0`
+for an integer, TimeSpan text for a duration, fractions of a second with seven digits. Unknown fields are named in
+`warnings` with the nearest known name. Everything else that does not fit is a `Fault` that names field and value.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import re
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from msgspec import Struct
+from msgspec import inspect as mi
+
+from protocol.enums import EnumForm, Naming, WireEnum
+from protocol.errors import invalid, missing
+
+DURATION_FIELDS = frozenset({"timeout_seconds", "keep_alive"})
+"""Fields in seconds that may also be TimeSpan text."""
+
+_TIMESPAN = re.compile(r"^(-)?(?:(\d+)\.)?(\d{1,2}):(\d{2})(?::(\d{2})(\.\d{1,7})?)?$")
+_FRACTION = re.compile(r"(\.\d{6})\d+")
+
+
+def fold(name: str) -> str:
+    """A name without case and underscores: what all its spellings have in common."""
+    return name.replace("_", "").lower()
+
+
+def naming_of(key: str) -> Naming | None:
+    """The naming that a key shows; None for a lower-case word, which snake and camel share."""
+    if key[:1].isupper():
+        return Naming.PASCAL
+    if "_" in key:
+        return Naming.SNAKE
+    return Naming.CAMEL if any(letter.isupper() for letter in key) else None
+
+
+def seconds_of(text: str) -> float | None:
+    """Seconds of TimeSpan text (`[-][d.]hh:mm[:ss[.fffffff]]`); None for any other text."""
+    match = _TIMESPAN.match(text)
+    if match is None:
+        return None
+    sign, days, hours, minutes, secs, fraction = match.groups()
+    whole = int(days or 0) * 86_400 + int(hours) * 3600 + int(minutes) * 60 + int(secs or 0)
+    return (whole + float(fraction or 0)) * (-1 if sign else 1)
+
+
+@cache
+def _fields(cls: type[Struct]) -> dict[str, mi.Field]:
+    info = mi.type_info(cls)
+    assert isinstance(info, mi.StructType)
+    return {fold(field.name): field for field in info.fields}
+
+
+class Repair:
+    """One tolerant decode: what was warned of, and which naming and enum form the message shows."""
+
+    def __init__(self, *, warn_unknown: bool = True) -> None:
+        self.warnings: list[str] = []
+        self._warn_unknown = warn_unknown
+        self._namings: list[Naming] = []
+        self._enum_forms: set[EnumForm] = set()
+
+    @property
+    def naming(self) -> Naming | None:
+        """The naming shown by most keys that show one; the first of equals."""
+        counts = {naming: self._namings.count(naming) for naming in dict.fromkeys(self._namings)}
+        return max(counts, key=lambda naming: counts[naming]) if counts else None
+
+    @property
+    def enums(self) -> EnumForm | None:
+        """The enum form shown; one ordinal among names means numbers."""
+        if EnumForm.NUMBER in self._enum_forms:
+            return EnumForm.NUMBER
+        return EnumForm.NAME if self._enum_forms else None
+
+    def see_key(self, key: str) -> None:
+        """Note what a key shows of the naming."""
+        shown = naming_of(key)
+        if shown is not None:
+            self._namings.append(shown)
+
+    def struct(self, value: Any, cls: type[Struct], path: str = "", *, ignore: frozenset[str] = frozenset()) -> Any:
+        """A map as a struct of `cls`. Raises Fault. `ignore` are folded keys that are no fields."""
+        if not isinstance(value, dict):
+            raise invalid(path or "payload", value, "an object")
+        known = _fields(cls)
+        found: dict[str, Any] = {}
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise invalid(f"{path}key" if not path else f"{path} key", key, "text")
+            folded = fold(key)
+            if folded in ignore:
+                continue
+            field = known.get(folded)
+            if field is None:
+                self._unknown(key, path, known)
+                continue
+            self.see_key(key)
+            self._take(found, field, item, f"{path}.{field.name}" if path else field.name)
+        for field in known.values():
+            if field.required and field.name not in found:
+                raise missing(f"{path}.{field.name}" if path else field.name)
+        return cls(**found)
+
+    def _take(self, found: dict[str, Any], field: mi.Field, item: Any, path: str) -> None:
+        if item is None and not field.required and not _allows_none(field.type):
+            return
+        if item is None and field.required and not _allows_none(field.type):
+            raise missing(path)
+        if field.name in DURATION_FIELDS and isinstance(item, str):
+            item = _duration(item, path)
+        if field.name in found:
+            self.warnings.append(f"field '{path}' is given twice: the last one counts")
+        found[field.name] = self.value(item, field.type, path)
+
+    def _unknown(self, key: str, path: str, known: dict[str, mi.Field]) -> None:
+        if not self._warn_unknown:
+            return
+        close = difflib.get_close_matches(fold(key), known, n=1, cutoff=0.6)
+        nearest = f"; the nearest known name is '{known[close[0]].name}'" if close else ""
+        where = f"{path}.{key}" if path else key
+        self.warnings.append(f"unknown field '{where[:120]}' is ignored{nearest}")
+
+    def value(self, value: Any, kind: mi.Type, path: str) -> Any:
+        """A value as the type wants it. Raises Fault."""
+        match kind:
+            case mi.AnyType():
+                return value
+            case mi.UnionType():
+                return self._union(value, kind, path)
+            case mi.StructType():
+                return self.struct(value, kind.cls, path)
+            case mi.EnumType():
+                return self._enum(value, kind.cls, path)
+            case mi.IntType():
+                return _integer(value, path)
+            case mi.FloatType():
+                return _number(value, path)
+            case mi.ListType():
+                return self._list(value, kind, path)
+            case mi.DictType():
+                return self._dict(value, kind, path)
+            case mi.DateTimeType():
+                return _datetime(value, path)
+            case mi.StrType() | mi.BoolType():
+                wanted = str if isinstance(kind, mi.StrType) else bool
+                if not isinstance(value, wanted):
+                    raise invalid(path, value, "text" if wanted is str else "true or false")
+                return value
+            case _:
+                raise TypeError(f"no tolerant decode for {kind} at {path}")
+
+    def _union(self, value: Any, kind: mi.UnionType, path: str) -> Any:
+        members = [member for member in kind.types if not isinstance(member, mi.NoneType)]
+        if value is None and len(members) < len(kind.types):
+            return None
+        return self.value(value, members[0], path)
+
+    def _list(self, value: Any, kind: mi.ListType, path: str) -> list[Any]:
+        if not isinstance(value, list | tuple):
+            raise invalid(path, value, "a list")
+        return [self.value(item, kind.item_type, f"{path}[{index}]") for index, item in enumerate(value)]
+
+    def _dict(self, value: Any, kind: mi.DictType, path: str) -> dict[Any, Any]:
+        if not isinstance(value, dict):
+            raise invalid(path, value, "an object")
+        out = {}
+        for key, item in value.items():
+            if not isinstance(key, str | int):
+                raise invalid(f"{path} key", key, "text")
+            out[self.value(key, kind.key_type, f"{path} key")] = self.value(item, kind.value_type, f"{path}.{key}")
+        return out
+
+    def _enum(self, value: Any, cls: type[enum.Enum], path: str) -> enum.Enum:
+        if isinstance(value, str):
+            member = _by_name(cls).get(fold(value))
+            if member is not None:
+                if issubclass(cls, WireEnum):
+                    self._enum_forms.add(EnumForm.NAME)
+                return member
+        elif issubclass(cls, WireEnum) and isinstance(value, int | float) and not isinstance(value, bool):
+            for candidate in cls:
+                if candidate.ordinal == value:
+                    self._enum_forms.add(EnumForm.NUMBER)
+                    return candidate
+        raise invalid(path, value, "one of " + ", ".join(str(member.value) for member in cls))
+
+
+@cache
+def _by_name(cls: type[enum.Enum]) -> dict[str, enum.Enum]:
+    return {fold(member.value): member for member in cls}
+
+
+def _allows_none(kind: mi.Type) -> bool:
+    if isinstance(kind, mi.AnyType | mi.NoneType):
+        return True
+    return isinstance(kind, mi.UnionType) and any(isinstance(member, mi.NoneType) for member in kind.types)
+
+
+def _duration(text: str, path: str) -> float:
+    seconds = seconds_of(text)
+    if seconds is None:
+        raise invalid(path, text, "seconds or TimeSpan text such as 00:05:00")
+    return seconds
+
+
+def _integer(value: Any, path: str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    raise invalid(path, value, "an integer")
+
+
+def _number(value: Any, path: str) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            pass
+    raise invalid(path, value, "a number")
+
+
+def _datetime(value: Any, path: str) -> datetime:
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(_FRACTION.sub(r"\1", value))
+        except ValueError:
+            pass
+        else:
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    raise invalid(path, value, "a date and time in ISO 8601")

@@ -1,0 +1,200 @@
+"""What the operator asked for: the environment over the TOML file over the defaults. The only reader of both."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from protocol.enums import DeviceKind
+from protocol.replies import Limits
+
+DEFAULT_COMMANDS = "tcp://127.0.0.1:5555"
+DEFAULT_EVENTS = "tcp://127.0.0.1:5556"
+DEFAULT_WEB = "127.0.0.1:9555"
+PREFIX = "VRAMBROKER_"
+
+_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
+_UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$")
+_DEVICES = re.compile(r"^(cuda|cpu|virtual)(?::(.+))?$")
+_MAX_DEVICES = 4096
+
+
+class ConfigError(Exception):
+    """A setting that cannot be obeyed; the text names it and its value."""
+
+
+class DeviceRequest(Struct, frozen=True, kw_only=True):
+    """One device to start a worker for; a cuda device's `index` is NVML's."""
+
+    kind: DeviceKind
+    index: int
+
+    @property
+    def device_id(self) -> str:
+        return f"{self.kind.value}:{self.index}"
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Everything that a `serve` obeys. Sizes in bytes, `devices` None for auto."""
+
+    runtime: Path
+    data: Path
+    outputs: Path
+    commands: str = DEFAULT_COMMANDS
+    events: str = DEFAULT_EVENTS
+    web: str = DEFAULT_WEB
+    workers: str = ""
+    models: tuple[Path, ...] = ()
+    devices: tuple[DeviceRequest, ...] | None = None
+    vram_bytes: int = 8 << 30
+    ram_bytes: int = 2 << 30
+    reserve_bytes: int = 512 << 20
+    drain_seconds: float = 10.0
+    heartbeat_ms: int = 500
+    silence_ms: int = 15_000
+    telemetry_ms: int = 1000
+    admin: bool = False
+    limits: Limits = msgspec.field(default_factory=Limits)
+
+
+class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The TOML file; every key optional, sizes as numbers or text such as `512MiB`."""
+
+    runtime: str | None = None
+    data: str | None = None
+    outputs: str | None = None
+    commands: str | None = None
+    events: str | None = None
+    web: str | None = None
+    workers: str | None = None
+    models: list[str] | None = None
+    devices: str | None = None
+    vram: str | int | None = None
+    ram: str | int | None = None
+    reserve: str | int | None = None
+    drain_seconds: float | None = None
+    heartbeat_ms: int | None = None
+    silence_ms: int | None = None
+    telemetry_ms: int | None = None
+    admin: bool | None = None
+    limits: Limits | None = None
+
+
+def load(config: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings in force. Raises ConfigError."""
+    env = os.environ if environment is None else environment
+    file = _file(config or (Path(env[f"{PREFIX}CONFIG"]) if env.get(f"{PREFIX}CONFIG") else None))
+
+    def text(variable: str, written: str | int | float | None) -> str | None:
+        value = env.get(PREFIX + variable)
+        return value if value else None if written is None else str(written)
+
+    runtime = Path(text("RUNTIME", file.runtime) or runtime_folder(env)).absolute()
+    chosen: dict[str, Any] = {
+        "runtime": runtime,
+        "data": Path(text("DATA", file.data) or runtime / "data").absolute(),
+        "outputs": Path(file.outputs or runtime / "outputs").absolute(),
+        "commands": text("COMMANDS", file.commands),
+        "events": text("EVENTS", file.events),
+        "web": text("WEB", file.web),
+        "workers": text("WORKERS", file.workers),
+        "models": _roots(text("MODELS", ":".join(file.models) if file.models else None)),
+        "devices": devices(text("DEVICES", file.devices) or "auto"),
+        "vram_bytes": _size("VRAM", text("VRAM", file.vram)),
+        "ram_bytes": _size("RAM", text("RAM", file.ram)),
+        "reserve_bytes": _size("reserve", None if file.reserve is None else str(file.reserve)),
+        "drain_seconds": _seconds("DRAIN", text("DRAIN", file.drain_seconds)),
+        "heartbeat_ms": file.heartbeat_ms,
+        "silence_ms": file.silence_ms,
+        "telemetry_ms": file.telemetry_ms,
+        "admin": file.admin,
+        "limits": file.limits,
+    }
+    return Settings(**{key: value for key, value in chosen.items() if value is not None})
+
+
+def runtime_folder(environment: Mapping[str, str] | None = None) -> Path:
+    """`VRAMBROKER_RUNTIME`, else the user's runtime folder, else one in the temporary folder."""
+    env = os.environ if environment is None else environment
+    if env.get(f"{PREFIX}RUNTIME"):
+        return Path(env[f"{PREFIX}RUNTIME"]).absolute()
+    if env.get("XDG_RUNTIME_DIR"):
+        return Path(env["XDG_RUNTIME_DIR"]) / "vrambroker"
+    return Path(tempfile.gettempdir()) / f"vrambroker-{os.getuid()}"
+
+
+def devices(text: str) -> tuple[DeviceRequest, ...] | None:
+    """Devices named as `auto` (None), `cuda:0,1`, `cpu:2` (two of them), `virtual:64`. Raises ConfigError."""
+    if text.strip().lower() == "auto":
+        return None
+    match = _DEVICES.match(text.strip().lower())
+    if match is None:
+        raise ConfigError(f"devices is '{text}': expected auto, cuda:0,1, cpu:2 or virtual:64")
+    kind, rest = DeviceKind(match[1]), match[2]
+    try:
+        numbers = [int(number) for number in rest.split(",")] if rest else None
+    except ValueError:
+        raise ConfigError(f"devices is '{text}': '{rest}' is no number") from None
+    if kind is DeviceKind.CUDA:
+        indices = numbers or [0]
+    else:
+        count = numbers[0] if numbers else 1
+        if len(numbers or [1]) > 1 or not 1 <= count <= _MAX_DEVICES:
+            raise ConfigError(f"devices is '{text}': expected a count of 1 to {_MAX_DEVICES}")
+        indices = list(range(count))
+    if len(set(indices)) != len(indices) or min(indices) < 0:
+        raise ConfigError(f"devices is '{text}': every index once, none negative")
+    return tuple(DeviceRequest(kind=kind, index=index) for index in indices)
+
+
+def size(text: str) -> int:
+    """Bytes of text such as `512MiB`, `2GB` or `1048576`. Raises ConfigError."""
+    match = _SIZE.match(text)
+    unit = match and _UNITS.get(match[2].upper())
+    if match is None or unit is None:
+        raise ConfigError(f"'{text}' is no size: write a number and B, KiB, MiB, GiB, KB, MB or GB")
+    return int(float(match[1]) * unit)
+
+
+def _size(name: str, text: str | None) -> int | None:
+    try:
+        return None if text is None else size(text)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+def _seconds(name: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise ConfigError(f"{name} is '{text}': expected seconds of at least 0")
+    return value
+
+
+def _roots(text: str | None) -> tuple[Path, ...] | None:
+    return None if text is None else tuple(Path(root).absolute() for root in text.split(":") if root)
+
+
+def _file(path: Path | None) -> File:
+    if path is None:
+        return File()
+    try:
+        with path.open("rb") as stream:
+            return msgspec.convert(tomllib.load(stream), File)
+    except OSError as error:
+        raise ConfigError(f"configuration {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise ConfigError(f"configuration {path}: {error}") from None
