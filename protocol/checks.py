@@ -97,7 +97,7 @@ def _model(command: c.ModelCommand, _: Limits) -> None:
 
 
 def _model_id_form(model_id: str) -> None:
-    if not MODEL_ID.match(model_id):
+    if not MODEL_ID.fullmatch(model_id):
         expected = "letters, digits, '.', '_' and '-', 1 to 128 of them, the first a letter or digit"
         raise invalid("model_id", model_id, expected)
 

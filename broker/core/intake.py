@@ -180,13 +180,15 @@ class Intake:
 
     def _register_first(self, job: Job, named: Device | None, model_id: str, path: str) -> None:
         """Let the catalogue register the file that a load names, then go on with the load."""
-        command = c.RegisterModel(model_id=model_id, model_path=path)
+        model_type = job.command.model_type if isinstance(job.command, c.LoadFields) else ""
+        command = c.RegisterModel(model_id=model_id, model_path=path, model_type=model_type)
         inner = self._dispatch.own_command(command, job)
 
         def registered(done: Job, _: float) -> None:
             if self._context.jobs.live(job.request_id) is not job:
                 return
             reply = self._dispatch.outcome(done)
+            job.warnings.extend(reply.warnings)
             if isinstance(reply, RegisterModelReply):
                 job.model = self._context.catalogue.models.get(reply.model_id)
             try:

@@ -1,0 +1,48 @@
+"""What the catalogue keeps of one model.
+
+Decides what is durable. Where a model is held now, and how it performed, are other records.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from modelfiles.model import ModelFile
+from protocol.enums import HashDepth, ModelStatus, ModelType
+from protocol.link import ModelRef
+from protocol.records import Record
+
+
+class Entry(Record, frozen=True, kw_only=True):
+    """One model id. `status` is of the file: Available, Missing, Corrupted or Error (unsafe), `reason` says why.
+
+    `declared_type` stands where the file itself tells none. `checksum` is "" before hashing, `hash_depth` how deep it
+    went. `revision` grows with every change.
+    """
+
+    id: str
+    file: ModelFile
+    declared_type: ModelType = ModelType.Unknown
+    status: ModelStatus = ModelStatus.Available
+    reason: str = ""
+    checksum: str = ""
+    hash_depth: HashDepth = HashDepth.NONE
+    revision: int = 0
+    added_at: datetime
+    updated_at: datetime
+
+    @property
+    def type(self) -> ModelType:
+        return self.declared_type if self.file.type is ModelType.Unknown else self.file.type
+
+    def ref(self) -> ModelRef:
+        """What the broker and workers need to know of it."""
+        return ModelRef(
+            model_id=self.id,
+            path=self.file.path,
+            type=self.type,
+            size_bytes=self.file.size_bytes,
+            status=self.status,
+            config_path=self.file.config_path,
+            revision=self.revision,
+        )

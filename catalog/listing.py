@@ -1,0 +1,84 @@
+"""`list_models`: filter, order, page.
+
+Decides which models a page shows and in which order. Equal keys stay in the order of their ids either way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from catalog import spec
+from catalog.entry import Entry
+from catalog.info import searched_texts, sort_name
+from catalog.presence import Presence, loaded_on, status_of
+from catalog.usage import Totals, performance
+from catalog.words import matches
+from protocol.commands import ListModels
+from protocol.enums import ModelSortBy, ModelStatus, ModelType, SortDirection
+from protocol.records import Record
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+class Page(Record, frozen=True, kw_only=True):
+    """One page of what the filters leave, and the counts over all of that."""
+
+    entries: list[Entry]
+    total_count: int
+    total_pages: int
+    type_distribution: dict[ModelType, int]
+    status_distribution: dict[ModelStatus, int]
+
+
+def list_page(
+    entries: Iterable[Entry], command: ListModels, held: Presence, usage: Mapping[str, Sequence[Totals]]
+) -> Page:
+    """The page that the command asks for. `usage` needs to hold what the order rests on. Raises DEVICE_NOT_FOUND."""
+    device = held.device(command.device_id)
+    device_id = device.identity.device_id if device else None
+    found = [
+        entry
+        for entry in entries
+        if command.model_type in (None, entry.type)
+        and command.status in (None, status_of(entry.status, held.of(entry.id)))
+        and (device_id is None or device_id in loaded_on(held.of(entry.id)))
+        and (not command.search_query or matches(command.search_query, searched_texts(entry)))
+    ]
+    found.sort(key=lambda entry: entry.id)
+    key = _sort_key(command.sort_by, usage)
+    found.sort(key=key, reverse=command.sort_direction is SortDirection.Descending)
+    first = (command.page - 1) * command.page_size
+    return Page(
+        entries=found[first : first + command.page_size],
+        total_count=len(found),
+        total_pages=-(-len(found) // command.page_size),
+        type_distribution=dict(Counter(entry.type for entry in found)),
+        status_distribution=dict(Counter(status_of(entry.status, held.of(entry.id)) for entry in found)),
+    )
+
+
+def needs_usage(sort_by: ModelSortBy) -> bool:
+    """Whether an order rests on the usage totals of every model."""
+    return sort_by in (ModelSortBy.LastUsed, ModelSortBy.Performance)
+
+
+def _sort_key(sort_by: ModelSortBy, usage: Mapping[str, Sequence[Totals]]) -> Callable[[Entry], Any]:
+    """The order's key; what has no figure comes before every figure. Without a query, relevance is the name."""
+    match sort_by:
+        case ModelSortBy.Type:
+            return lambda entry: (entry.type.value.casefold(), sort_name(entry))
+        case ModelSortBy.Size:
+            return lambda entry: entry.file.size_bytes
+        case ModelSortBy.CreatedDate:
+            return lambda entry: spec.metadata_of(entry.file).created_date or NEVER
+        case ModelSortBy.LastUsed:
+            return lambda entry: max((totals.last_used for totals in usage.get(entry.id, ())), default=NEVER)
+        case ModelSortBy.Performance:
+            return lambda entry: performance(usage.get(entry.id, ())).inference_throughput
+        case ModelSortBy.Rating:
+            return lambda _: 0
+        case _:
+            return sort_name

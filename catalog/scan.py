@@ -1,0 +1,203 @@
+"""A scan: what lies beneath the roots against what the catalogue knows.
+
+Decides what counts as added, updated, missing and rejected. Works in small steps, so that its caller stays alive
+between them; each step leaves the catalogue consistent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from catalog.discover import discover, rejected
+from catalog.entry import Entry
+from catalog.hashing import checksum
+from catalog.ids import id_from
+from catalog.store import Store
+from modelfiles.folders import has_weights, is_pipeline_folder
+from modelfiles.model import Kind, ModelFile, inspect
+from modelfiles.paths import Roots
+from protocol.enums import HashDepth, ModelStatus
+from protocol.errors import ErrorCode, Fault
+from protocol.records import Record
+from protocol.replies import RejectedFile
+
+DEPTHS = {HashDepth.NONE: 0, HashDepth.FAST: 1, HashDepth.FULL: 2}
+Steps = Generator[None, None, None]
+
+
+class Outcome(Record, frozen=True, kw_only=True):
+    """What a scan changed: ids and refused files; `changed` are all ids whose entry is another now, hashes included."""
+
+    added: list[str]
+    updated: list[str]
+    missing: list[str]
+    rejected: list[RejectedFile]
+    changed: list[str]
+
+
+class Scan:
+    """One scan in progress: iterate `steps` to its end, then read `outcome`."""
+
+    def __init__(self, store: Store, roots: Roots, folders: Iterable[Path], depth: HashDepth) -> None:
+        self._store, self._roots, self._depth = store, roots, depth
+        self._folders = list(folders)
+        self._added: list[str] = []
+        self._updated: list[str] = []
+        self._missing: list[str] = []
+        self._rejected: dict[str, RejectedFile] = {}
+        self._changed: dict[str, None] = {}
+
+    @property
+    def outcome(self) -> Outcome:
+        """What changed so far."""
+        return Outcome(
+            added=sorted(self._added),
+            updated=sorted(self._updated),
+            missing=sorted(self._missing),
+            rejected=sorted(self._rejected.values(), key=lambda item: item.path),
+            changed=list(self._changed),
+        )
+
+    def steps(self) -> Steps:
+        """Do the scan, yielding after every few milliseconds of work."""
+        known = [entry.file.path for entry in self._store.entries.values() if self._covers(Path(entry.file.path))]
+        seen: set[Path] = set()
+        visited: set[str] = set()
+        for folder in self._folders:
+            for found in discover(folder, self._roots, seen):
+                if isinstance(found, RejectedFile):
+                    self._rejected[found.path] = found
+                elif found is not None and str(found) not in visited:
+                    visited.add(str(found))
+                    yield from self._look_at(found)
+                yield
+        for path in dict.fromkeys(known):
+            if path not in visited:
+                yield from self._look_at(Path(path))
+            yield
+        self._store.commit()
+
+    def _covers(self, path: Path) -> bool:
+        # What no configured root contains any more is out of reach wherever the scan looks.
+        return any(path.is_relative_to(folder) for folder in self._folders) or not self._roots.contains(path)
+
+    def _look_at(self, path: Path) -> Steps:
+        ids = list(self._store.ids_of(str(path)))
+        entries = [self._store.entries[model_id] for model_id in ids]
+        if entries and all(map(is_unchanged, entries)):
+            for entry in entries:
+                yield from self._deepen(entry)
+            return
+        try:
+            if not self._roots.contains(path) or not path.exists() or (path.is_dir() and not has_weights(path)):
+                self._mark_missing(entries)
+                return
+            model = inspect(path, self._roots)
+        except Fault as fault:
+            self._refuse(path, entries, fault)
+            return
+        except OSError as error:
+            self._refuse(path, entries, Fault(ErrorCode.MODEL_CORRUPTED, f"cannot be read: {error.strerror}"))
+            return
+        taken = [self._bring_up(entry, model) for entry in entries] or [self._add(model)]
+        for entry in taken:
+            yield from self._deepen(entry)
+
+    def _add(self, model: ModelFile) -> Entry:
+        root = self._roots.root_of(Path(model.path))
+        model_id = id_from(Path(model.path).relative_to(root), root.name, self._store.entries)
+        self._added.append(model_id)
+        return self._put(new_entry(model_id, model))
+
+    def _bring_up(self, entry: Entry, model: ModelFile) -> Entry:
+        """Bring an entry up to date with its file."""
+        if entry.status is ModelStatus.Available and not differs(entry.file, model):
+            # Only a folder's own time moved: nothing that a client sees, so no new revision.
+            return self._store.put(msgspec.structs.replace(entry, file=model), is_change=False)
+        self._updated.append(entry.id)
+        return self._put(refreshed(entry, model))
+
+    def _mark_missing(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            if entry.status is not ModelStatus.Missing:
+                self._missing.append(entry.id)
+                self._put(_with_status(entry, ModelStatus.Missing, "the file is gone"))
+
+    def _refuse(self, path: Path, entries: list[Entry], fault: Fault) -> None:
+        if fault.code is ErrorCode.MODEL_NOT_FOUND:
+            self._mark_missing(entries)
+            return
+        self._rejected[str(path)] = rejected(path, fault)
+        status = ModelStatus.Corrupted if fault.code is ErrorCode.MODEL_CORRUPTED else ModelStatus.Error
+        for entry in entries:
+            if (entry.status, entry.reason) != (status, fault.info.message):
+                self._updated.append(entry.id)
+                self._put(_with_status(entry, status, fault.info.message))
+
+    def _deepen(self, entry: Entry) -> Steps:
+        """Hash a model that was not hashed this deep."""
+        if DEPTHS[entry.hash_depth] >= DEPTHS[self._depth]:
+            return
+        try:
+            digest = yield from checksum(entry.file, self._depth)
+        except OSError as error:
+            fault = Fault(ErrorCode.MODEL_CORRUPTED, f"{Path(entry.file.path).name} cannot be read: {error.strerror}")
+            self._refuse(Path(entry.file.path), [entry], fault)
+            return
+        current = self._store.entries[entry.id]
+        if current.file == entry.file:
+            self._put(
+                msgspec.structs.replace(current, checksum=digest, hash_depth=self._depth, updated_at=datetime.now(UTC))
+            )
+
+    def _put(self, entry: Entry) -> Entry:
+        self._changed[entry.id] = None
+        return self._store.put(entry)
+
+
+def new_entry(model_id: str, model: ModelFile) -> Entry:
+    """The first entry of a model, not yet in the store."""
+    now = datetime.now(UTC)
+    return Entry(id=model_id, file=model, added_at=now, updated_at=now)
+
+
+def refreshed(entry: Entry, model: ModelFile) -> Entry:
+    """An entry whose file was inspected anew and is another: its checksum no longer holds."""
+    return msgspec.structs.replace(
+        entry,
+        file=model,
+        status=ModelStatus.Available,
+        reason="",
+        checksum="",
+        hash_depth=HashDepth.NONE,
+        updated_at=datetime.now(UTC),
+    )
+
+
+def is_unchanged(entry: Entry) -> bool:
+    """Whether every file and folder that the last inspection rests on is as it was."""
+    if entry.status is not ModelStatus.Available or not all(print_.is_current() for print_ in entry.file.fingerprints):
+        return False
+    model = entry.file
+    # A configuration folder may have come beside a single file since.
+    return model.kind is not Kind.SINGLE or bool(model.config_path) == is_pipeline_folder(
+        Path(model.path).with_suffix("")
+    )
+
+
+def differs(old: ModelFile, new: ModelFile) -> bool:
+    """Whether two inspections found different models; the times of folders alone make no difference."""
+    return _substance(old) != _substance(new)
+
+
+def _substance(model: ModelFile) -> ModelFile:
+    files = [fingerprint for fingerprint in model.fingerprints if not fingerprint.is_folder]
+    return msgspec.structs.replace(model, fingerprints=files)
+
+
+def _with_status(entry: Entry, status: ModelStatus, reason: str) -> Entry:
+    return msgspec.structs.replace(entry, status=status, reason=reason, updated_at=datetime.now(UTC))

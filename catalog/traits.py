@@ -1,0 +1,110 @@
+"""What follows from a model's family and size: capabilities, requirements, compatibility.
+
+Decides by tables and stated formulas; measures nothing. What only a device can say is left empty.
+
+Requirements: `min_vram` is the bytes of the weight files that the pipeline uses: with less, not even the weights fit in
+their own type. `recommended_vram` is the highest peak measured; before any run the profile's peak, or the weights and
+`WORKING_BYTES_PER_PIXEL` for one picture of the native side. `min_ram` is the largest part: a load keeps at most
+one part outside its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from catalog.entry import Entry
+from catalog.usage import Totals
+from modelfiles.model import Kind
+from protocol.enums import DeviceKind, DeviceType, ModelType, PrecisionMode
+from protocol.records import (
+    BatchSizeLimits,
+    ImageResolution,
+    ModelCapabilities,
+    ModelCompatibilityInfo,
+    ModelRequirements,
+    Record,
+)
+from protocol.replies import Limits
+
+WORKING_BYTES_PER_PIXEL = 2_800
+"""Working memory of one 512 x 512 picture by Stable Diffusion 1.5 in half precision, about 700 MiB, by its pixels."""
+
+
+class Trait(Record, frozen=True, kw_only=True):
+    """A family that makes pictures: the side in pixels that it was trained for, and whether ControlNets exist."""
+
+    native_side: int
+    has_control_nets: bool
+
+
+PICTURE_FAMILIES: Mapping[ModelType, Trait] = {
+    ModelType.SD15: Trait(native_side=512, has_control_nets=True),
+    ModelType.SD21: Trait(native_side=768, has_control_nets=True),
+    ModelType.SDXL: Trait(native_side=1024, has_control_nets=True),
+    ModelType.SD3: Trait(native_side=1024, has_control_nets=False),
+    ModelType.Flux: Trait(native_side=1024, has_control_nets=False),
+}
+PICTURE_PRECISIONS = [PrecisionMode.Float32, PrecisionMode.Float16, PrecisionMode.BFloat16]
+FILE_PRECISIONS = {
+    "F32": PrecisionMode.Float32,
+    "F16": PrecisionMode.Float16,
+    "BF16": PrecisionMode.BFloat16,
+    "I8": PrecisionMode.Int8,
+    "F8_E4M3": PrecisionMode.Float8,
+    "F8_E5M2": PrecisionMode.Float8,
+}
+
+
+def native_side(entry: Entry) -> int:
+    """Pixels to a side: what the file states, else what the family was trained for, else 0."""
+    trait = PICTURE_FAMILIES.get(entry.type)
+    return entry.file.native_side or (trait.native_side if trait else 0)
+
+
+def capabilities(entry: Entry) -> ModelCapabilities:
+    """What `generate` and the component commands can ask of the model; parts alone make no pictures."""
+    trait = PICTURE_FAMILIES.get(entry.type)
+    if trait is None:
+        own = FILE_PRECISIONS.get(entry.file.dtype)
+        return ModelCapabilities(supported_precisions=[own] if own else [])
+    side = native_side(entry)
+    return ModelCapabilities(
+        supported_inference_types=["text-to-image", "image-to-image"],
+        max_resolution=ImageResolution(width=side, height=side),
+        supported_precisions=PICTURE_PRECISIONS,
+        supports_lora=True,
+        supports_control_net=trait.has_control_nets,
+        # `generate` takes no mask, whatever the model was trained for.
+        supports_inpainting=False,
+        supports_image2_image=True,
+        batch_limits=BatchSizeLimits(min=1, max=Limits().num_images, recommended=1),
+    )
+
+
+def device_types(entry: Entry) -> list[DeviceType]:
+    """Profiles run on virtual devices, which are GPUs to the host; files on cuda and cpu devices."""
+    return [DeviceType.GPU] if entry.file.kind is Kind.VIRTUAL else [DeviceType.GPU, DeviceType.CPU]
+
+
+def requirements(entry: Entry, totals: Sequence[Totals]) -> ModelRequirements:
+    """See the module's formulas."""
+    weights = entry.file.size_bytes
+    measured = max((t.peak_bytes for t in totals), default=0)
+    profile = entry.file.profile
+    estimated = profile.peak_bytes if profile else weights + native_side(entry) ** 2 * WORKING_BYTES_PER_PIXEL
+    return ModelRequirements(
+        min_vram=weights,
+        recommended_vram=max(measured or estimated, weights),
+        min_ram=max((part.size_bytes for part in entry.file.parts), default=entry.file.size_bytes),
+        supported_device_types=device_types(entry),
+    )
+
+
+def compatibility(entry: Entry) -> ModelCompatibilityInfo:
+    """Where the model can run; `platform_compatibility` is keyed by the kind of device."""
+    is_virtual = entry.file.kind is Kind.VIRTUAL
+    return ModelCompatibilityInfo(
+        compatible_devices=device_types(entry),
+        supported_frameworks=[] if is_virtual else ["PyTorch", "diffusers"],
+        platform_compatibility={kind.value: (kind is DeviceKind.VIRTUAL) == is_virtual for kind in DeviceKind},
+    )

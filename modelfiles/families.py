@@ -1,0 +1,160 @@
+"""Which family a safetensors file belongs to, told by its tensors: names first, widths where names do not decide.
+
+Decides ModelType and the parts of single files. The tables follow the original layouts (LDM, SGM, SAI's SD 3, Black
+Forest Labs' Flux) and the diffusers one. A file's own name is never looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from modelfiles.headers import Tensor
+from protocol.enums import ComponentType, ModelType
+from protocol.records import Record
+
+DIFFUSION = "model.diffusion_model."
+CROSS_ATTENTION = DIFFUSION + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+SD2_CONTEXT_WIDTH = 1024
+"""Width of the text embedding that a Stable Diffusion 2 UNet attends to; 768 in SD 1."""
+
+
+class Signature(NamedTuple):
+    """A family and its mark: for each group one of the beginnings must be there (an exact name begins itself)."""
+
+    type: ModelType
+    groups: tuple[tuple[str, ...], ...]
+
+
+LORA_ENDINGS = (
+    ".lora_down.weight",
+    ".lora_up.weight",
+    ".lora.down.weight",
+    ".lora.up.weight",
+    ".lora_A.weight",
+    ".lora_B.weight",
+    ".lora_A.default.weight",
+    ".lora_B.default.weight",
+    ".hada_w1_a",
+    ".lokr_w1",
+)
+
+SIGNATURES = (
+    Signature(
+        ModelType.ControlNet,
+        (
+            (
+                "control_model.",
+                "controlnet_cond_embedding.",
+                "controlnet_blocks.",
+                "controlnet_down_blocks.",
+                "input_hint_block.",
+            ),
+        ),
+    ),
+    Signature(ModelType.SD3, ((DIFFUSION + "joint_blocks.0.", "joint_blocks.0."),)),
+    Signature(ModelType.Flux, ((DIFFUSION + "double_blocks.0.img_attn.", "double_blocks.0.img_attn."),)),
+    Signature(ModelType.SDXL, ((DIFFUSION + "input_blocks.",), ("conditioner.embedders.",))),
+    Signature(ModelType.SD21, ((DIFFUSION + "input_blocks.",), ("cond_stage_model.model.",))),
+    Signature(ModelType.SD15, ((DIFFUSION + "input_blocks.",), ("cond_stage_model.transformer.",))),
+    Signature(ModelType.UNet, ((DIFFUSION + "input_blocks.", "input_blocks."), (DIFFUSION + "out.", "out."))),
+    Signature(ModelType.UNet, (("down_blocks.0.resnets.",), ("up_blocks.0.resnets.",), ("time_embedding.",))),
+    Signature(ModelType.Flux, (("single_transformer_blocks.0.",), ("transformer_blocks.0.", "x_embedder."))),
+    Signature(ModelType.SD3, (("transformer_blocks.0.norm1_context.",), ("pos_embed.proj.",))),
+    Signature(ModelType.VAE, (("first_stage_model.decoder.", "decoder.conv_in."), ("first_stage_model.", "encoder."))),
+    Signature(ModelType.VAE, (("vae.decoder.",), ("vae.encoder.",))),
+    Signature(
+        ModelType.TextEncoder,
+        (
+            (
+                "text_model.embeddings.token_embedding.",
+                "embeddings.token_embedding.",
+                "encoder.block.0.layer.0.SelfAttention.",
+                "transformer.resblocks.0.",
+            ),
+        ),
+    ),
+    Signature(ModelType.Diffusion, ((DIFFUSION,),)),
+)
+"""From the most to the least particular: the first that fits decides."""
+
+
+class FilePart(Record, frozen=True, kw_only=True):
+    """A part of a single file: all tensors whose names begin with one of the `prefixes`."""
+
+    name: str
+    type: ComponentType
+    prefixes: tuple[str, ...]
+
+
+def _part(name: str, kind: ComponentType, *prefixes: str) -> FilePart:
+    return FilePart(name=name, type=kind, prefixes=prefixes)
+
+
+_UNET = _part("unet", ComponentType.UNet, DIFFUSION)
+_VAE = _part("vae", ComponentType.VAE, "first_stage_model.", "vae.")
+_CONDITION = _part("text_encoder", ComponentType.TextEncoder, "cond_stage_model.")
+_CLIP_L = _part("text_encoder", ComponentType.TextEncoder, "text_encoders.clip_l.")
+
+SINGLE_FILE_PARTS: Mapping[ModelType, tuple[FilePart, ...]] = {
+    ModelType.SD15: (_UNET, _VAE, _CONDITION),
+    ModelType.SD21: (_UNET, _VAE, _CONDITION),
+    ModelType.SDXL: (
+        _UNET,
+        _VAE,
+        _part("text_encoder", ComponentType.TextEncoder, "conditioner.embedders.0."),
+        _part("text_encoder_2", ComponentType.TextEncoder2, "conditioner.embedders.1."),
+    ),
+    ModelType.SD3: (
+        _part("transformer", ComponentType.Transformer, DIFFUSION, "joint_blocks.", "transformer_blocks."),
+        _VAE,
+        _CLIP_L,
+        _part("text_encoder_2", ComponentType.TextEncoder2, "text_encoders.clip_g."),
+        _part("text_encoder_3", ComponentType.TextEncoder3, "text_encoders.t5xxl."),
+    ),
+    ModelType.Flux: (
+        _part("transformer", ComponentType.Transformer, DIFFUSION, "double_blocks.", "single_blocks."),
+        _VAE,
+        _CLIP_L,
+        _part("text_encoder_2", ComponentType.TextEncoder2, "text_encoders.t5xxl."),
+    ),
+}
+
+WHOLE_FILE_PARTS: Mapping[ModelType, FilePart] = {
+    ModelType.UNet: _part("unet", ComponentType.UNet, ""),
+    ModelType.VAE: _part("vae", ComponentType.VAE, ""),
+    ModelType.TextEncoder: _part("text_encoder", ComponentType.TextEncoder, ""),
+    ModelType.ControlNet: _part("controlnet", ComponentType.ControlNet, ""),
+    ModelType.LoRA: _part("lora", ComponentType.LoRA, ""),
+}
+WHOLE_TRANSFORMER = _part("transformer", ComponentType.Transformer, "")
+
+
+def recognise(tensors: Iterable[Tensor]) -> ModelType:
+    """The family of a file with these tensors; Unknown when no signature fits."""
+    shapes = {tensor.name: tensor.shape for tensor in tensors}
+    if any(name.endswith(LORA_ENDINGS) for name in shapes):
+        return ModelType.LoRA
+    for signature in SIGNATURES:
+        if all(any(name.startswith(group) for name in shapes) for group in signature.groups):
+            return _refined(signature.type, shapes)
+    return ModelType.Unknown
+
+
+def _refined(found: ModelType, shapes: Mapping[str, tuple[int, ...]]) -> ModelType:
+    """SD 1 and SD 2 share all names when the text encoder is written the transformers way: the width decides."""
+    if found is ModelType.SD15 and shapes.get(CROSS_ATTENTION, ())[-1:] == (SD2_CONTEXT_WIDTH,):
+        return ModelType.SD21
+    return found
+
+
+def file_parts(found: ModelType, tensors: Iterable[Tensor]) -> dict[FilePart, list[Tensor]]:
+    """The tensors of a single file by part; parts without tensors are left out."""
+    listed = list(tensors)
+    table = SINGLE_FILE_PARTS.get(found, ())
+    if found in WHOLE_FILE_PARTS:
+        table = (WHOLE_FILE_PARTS[found],)
+    elif found in (ModelType.SD3, ModelType.Flux) and not any(t.name.startswith(DIFFUSION) for t in listed):
+        table = (WHOLE_TRANSFORMER,)
+    parts = {part: [tensor for tensor in listed if tensor.name.startswith(part.prefixes)] for part in table}
+    return {part: owned for part, owned in parts.items() if owned}

@@ -1,0 +1,183 @@
+"""The header of a safetensors file, parsed and checked against the file's own size.
+
+Decides whether the tensors lie in the file as the format demands (https://github.com/huggingface/safetensors#format):
+8 bytes of length, a JSON object, then data that the tensors cover exactly, without gap or overlap. Knows no families.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from modelfiles.fingerprints import Fingerprint
+from modelfiles.jsonfile import corrupted, open_regular, parse_object
+from protocol.records import Record
+
+LENGTH_BYTES = 8
+HEADER_LIMIT_BYTES = 100_000_000
+MAX_NUMBER = 1 << 62
+
+DTYPE_BITS = {
+    "BOOL": 8,
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "U8": 8,
+    "I8": 8,
+    "F8_E5M2": 8,
+    "F8_E4M3": 8,
+    "F8_E5M2FNUZ": 8,
+    "F8_E4M3FNUZ": 8,
+    "F8_E8M0": 8,
+    "I16": 16,
+    "U16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "I32": 32,
+    "U32": 32,
+    "F32": 32,
+    "I64": 64,
+    "U64": 64,
+    "F64": 64,
+    "C64": 64,
+}
+"""Bits of one element of each type."""
+
+
+class Tensor(Record, frozen=True, kw_only=True):
+    """One tensor: `begin` and `end` are offsets from `Header.data_begin`, in bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def bytes(self) -> int:
+        return self.end - self.begin
+
+
+class Header(Record, frozen=True, kw_only=True):
+    """A whole header: tensors by offset; `data_begin` is where offset 0 lies in the file."""
+
+    tensors: tuple[Tensor, ...]
+    metadata: dict[str, str]
+    data_begin: int
+    data_bytes: int
+    fingerprint: Fingerprint
+
+    def dtype_bytes(self) -> dict[str, int]:
+        """Bytes of data by type."""
+        sums: dict[str, int] = {}
+        for tensor in self.tensors:
+            sums[tensor.dtype] = sums.get(tensor.dtype, 0) + tensor.bytes
+        return sums
+
+
+def read_header(path: Path) -> Header:
+    """The checked header of the file at `path`.
+
+    Raises Fault MODEL_CORRUPTED with the numbers, MODEL_NOT_FOUND when nothing is there.
+    """
+    with os.fdopen(open_regular(path), "rb") as file:
+        fingerprint = Fingerprint.of_stat(path, os.fstat(file.fileno()))
+        header_bytes = _header_length(file.read(LENGTH_BYTES), fingerprint.size, path.name)
+        text = file.read(header_bytes)
+    if len(text) != header_bytes:
+        raise corrupted(f"{path.name} ends inside its header", header_bytes=header_bytes, read_bytes=len(text))
+    return parse_header(text, fingerprint, path.name)
+
+
+def _header_length(prefix: bytes, file_bytes: int, what: str) -> int:
+    if len(prefix) < LENGTH_BYTES:
+        raise corrupted(
+            f"{what} has {file_bytes} bytes: too short for a safetensors file", file_bytes=file_bytes, at_least_bytes=10
+        )
+    length = int.from_bytes(prefix, "little")
+    if length > HEADER_LIMIT_BYTES:
+        raise corrupted(
+            f"{what} claims a header of {length} bytes; the limit is {HEADER_LIMIT_BYTES}",
+            header_bytes=length,
+            limit_bytes=HEADER_LIMIT_BYTES,
+        )
+    if LENGTH_BYTES + length > file_bytes:
+        raise corrupted(
+            f"{what} claims a header of {length} bytes but has only {file_bytes - LENGTH_BYTES} after the length",
+            header_bytes=length,
+            file_bytes=file_bytes,
+        )
+    return length
+
+
+def parse_header(text: bytes, fingerprint: Fingerprint, what: str) -> Header:
+    """The header that `text` holds, for a file of `fingerprint.size` bytes. Raises Fault MODEL_CORRUPTED."""
+    if not text.startswith(b"{"):
+        raise corrupted(f"the header of {what} does not begin with '{{'")
+    entries = parse_object(text, f"the header of {what}")
+    metadata = _metadata(entries.pop("__metadata__", {}), what)
+    tensors = sorted((_tensor(name, entry, what) for name, entry in entries.items()), key=lambda t: (t.begin, t.end))
+    data_begin = LENGTH_BYTES + len(text)
+    data_bytes = fingerprint.size - data_begin
+    _check_coverage(tensors, data_bytes, what)
+    return Header(
+        tensors=tuple(tensors),
+        metadata=metadata,
+        data_begin=data_begin,
+        data_bytes=data_bytes,
+        fingerprint=fingerprint,
+    )
+
+
+def _metadata(value: object, what: str) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise corrupted(f"__metadata__ of {what} is not a map of text to text")
+    return value
+
+
+def _tensor(name: str, entry: object, what: str) -> Tensor:
+    where = f"tensor {name[:120]!r} of {what}"
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise corrupted(f"{where} is not described by dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
+        raise corrupted(f"{where} has the unknown dtype {str(dtype)[:40]!r}")
+    if not _are_sizes(shape):
+        raise corrupted(f"{where} has a shape that is not a list of sizes")
+    if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise corrupted(f"{where} has the data_offsets {str(offsets)[:80]}: expected [begin, end], 0 <= begin <= end")
+    begin, end = offsets
+    bits = math.prod(shape) * DTYPE_BITS[dtype]
+    if bits != 8 * (end - begin):
+        raise corrupted(
+            f"{where} needs {bits / 8:g} bytes for {dtype} {shape[:16]} but its offsets span {end - begin}",
+            needed_bytes=min(-(-bits // 8), MAX_NUMBER),
+            offset_bytes=end - begin,
+        )
+    return Tensor(name=name, dtype=dtype, shape=tuple(shape), begin=begin, end=end)
+
+
+def _are_sizes(value: object) -> bool:
+    """Whether `value` is a list of non-negative integers (JSON true is none) that fit 62 bits."""
+    return isinstance(value, list) and all(type(size) is int and 0 <= size < MAX_NUMBER for size in value)
+
+
+def _check_coverage(tensors: list[Tensor], data_bytes: int, what: str) -> None:
+    end = 0
+    for tensor in tensors:
+        if tensor.begin != end:
+            kind = "overlaps the tensor before it" if tensor.begin < end else "leaves a gap before it"
+            raise corrupted(
+                f"tensor {tensor.name[:120]!r} of {what} begins at {tensor.begin}, expected {end}: it {kind}",
+                begin=tensor.begin,
+                expected=end,
+            )
+        end = tensor.end
+    if end != data_bytes:
+        state = "is truncated" if end > data_bytes else "has bytes that no tensor owns"
+        raise corrupted(
+            f"{what} {state}: the tensors end at {end}, the data at {data_bytes}",
+            tensor_bytes=end,
+            data_bytes=data_bytes,
+        )

@@ -1,0 +1,85 @@
+"""JSON from model files, which strangers wrote: an object, bounded, without duplicate keys or non-finite numbers.
+
+Decides what counts as readable. Knows nothing of what the keys mean.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import NoReturn
+
+from protocol.errors import ErrorCode, Fault
+
+JsonObject = dict[str, object]
+
+CONFIG_LIMIT_BYTES = 4 << 20
+INDEX_LIMIT_BYTES = 64 << 20
+
+
+def corrupted(message: str, **details: object) -> Fault:
+    """A file that is not what its format says; `details` are the numbers behind it."""
+    return Fault(ErrorCode.MODEL_CORRUPTED, message, details=dict(details))
+
+
+def unsafe(message: str, **details: object) -> Fault:
+    """A file that could run code, or leave the model roots, when loaded."""
+    return Fault(ErrorCode.UNSAFE_MODEL, message, details=dict(details))
+
+
+def open_regular(path: Path) -> int:
+    """A descriptor for reading a regular file. Raises Fault MODEL_NOT_FOUND or MODEL_CORRUPTED."""
+    try:
+        # Without O_NONBLOCK the opening of a pipe would wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise Fault(ErrorCode.MODEL_NOT_FOUND, f"{path.name} does not exist") from None
+    except OSError as error:
+        raise corrupted(f"{path.name} cannot be read: {os.strerror(error.errno or 0)}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise corrupted(f"{path.name} is not a regular file")
+    return descriptor
+
+
+def read_object(path: Path, limit_bytes: int = CONFIG_LIMIT_BYTES) -> JsonObject:
+    """The JSON object in a file of at most `limit_bytes`. Raises Fault MODEL_CORRUPTED."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        data = file.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise corrupted(f"{path.name} is larger than {limit_bytes} bytes", limit_bytes=limit_bytes)
+    return parse_object(data, path.name)
+
+
+def parse_object(data: bytes, what: str) -> JsonObject:
+    """The JSON object in `data`; `what` names its source in the Fault MODEL_CORRUPTED."""
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_not_finite)
+    except RecursionError:
+        raise corrupted(f"{what} is nested too deeply") from None
+    except ValueError as error:
+        raise corrupted(f"{what} is not valid JSON: {_short(error)}") from None
+    if not isinstance(value, dict):
+        raise corrupted(f"{what} holds a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def _short(error: ValueError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is not UTF-8"
+    return str(error)[:120]
+
+
+def _unique(pairs: list[tuple[str, object]]) -> JsonObject:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice[:80]!r} stands twice")
+    return result
+
+
+def _not_finite(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON number")

@@ -1,0 +1,261 @@
+"""A model on disk: `inspect` says what lies at a path, or why it is no model.
+
+Decides the one description that the catalogue lists, that a worker loads from and that a validation reports. Reads
+headers and configurations, never weights.
+"""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+
+from modelfiles import families, folders, profiles
+from modelfiles.allowed import COMPONENTS, NAMED_PARTS, PICKLES
+from modelfiles.fingerprints import Fingerprint, verify
+from modelfiles.headers import Header, read_header
+from modelfiles.jsonfile import corrupted, unsafe
+from modelfiles.paths import Roots
+from modelfiles.profiles import VirtualProfile
+from protocol.enums import ComponentType, ModelType
+from protocol.errors import ErrorCode, Fault
+from protocol.records import Record
+
+PART_TYPES = {
+    ComponentType.UNet: ModelType.UNet,
+    ComponentType.VAE: ModelType.VAE,
+    ComponentType.ControlNet: ModelType.ControlNet,
+    ComponentType.TextEncoder: ModelType.TextEncoder,
+}
+"""What a folder is that holds one part alone."""
+
+
+LATENT_FACTOR = 8
+"""Pixels to a side of one latent pixel: every family's VAE halves three times."""
+
+
+class Kind(enum.Enum):
+    """How a model is kept."""
+
+    SINGLE = "single"
+    FOLDER = "folder"
+    VIRTUAL = "virtual"
+
+
+class Part(Record, frozen=True, kw_only=True):
+    """One part of a model: `size_bytes` of its weight files (of its tensors within a single file, 0 without weights).
+
+    `path` is its folder, or the single file; `files` its weight files; `prefixes` its tensors within a single file.
+    """
+
+    name: str
+    type: ComponentType
+    path: str
+    size_bytes: int = 0
+    tensor_bytes: int = 0
+    files: list[str] = []
+    index: str = ""
+    variant: str = ""
+    config: str = ""
+    library: str = ""
+    class_name: str = ""
+    prefixes: list[str] = []
+
+
+class ModelFile(Record, frozen=True, kw_only=True):
+    """A checked model.
+
+    `size_bytes`: of the file, of the weight files that the pipeline uses, or the profile's; `tensor_bytes`: of the
+    tensors among them. `dtype` is the type with the most bytes ("" for a profile). `config_path` is the folder of the
+    same stem beside a single file ("" where there is none). `native_side` is the side in pixels that the configuration
+    or ModelSpec states, 0 where none does.
+    """
+
+    path: str
+    kind: Kind
+    type: ModelType
+    size_bytes: int
+    tensor_bytes: int
+    parts: list[Part]
+    fingerprints: list[Fingerprint]
+    metadata: dict[str, str] = {}
+    dtype: str = ""
+    dtype_bytes: dict[str, int] = {}
+    config_path: str = ""
+    class_name: str = ""
+    native_side: int = 0
+    in_channels: int = 0
+    profile: VirtualProfile | None = None
+
+    def verify(self) -> None:
+        """Raise Fault MODEL_CORRUPTED when any file is no longer as it was inspected."""
+        verify(self.fingerprints)
+
+
+def inspect(path: str | Path, roots: Roots, field: str = "model_path") -> ModelFile:
+    """What lies at `path`, checked for safety and wholeness.
+
+    Raises Fault INVALID_ARGUMENT (outside the roots; no model's suffix), MODEL_NOT_FOUND, UNSAFE_MODEL,
+    MODEL_CORRUPTED.
+    """
+    resolved = roots.existing(str(path), field)
+    try:
+        return _inspect(resolved, roots)
+    except OSError as error:
+        raise corrupted(f"{resolved.name} cannot be read: {error.strerror}") from None
+
+
+def _inspect(path: Path, roots: Roots) -> ModelFile:
+    name = path.name.lower()
+    if path.is_dir():
+        return _folder(path, roots)
+    if name.endswith(profiles.SUFFIX):
+        return _virtual(path)
+    if path.suffix.lower() in PICKLES:
+        raise unsafe(f"{path.name} is a pickle, whose reading runs what it holds: convert it to safetensors")
+    if path.suffix.lower() == ".safetensors":
+        return _single(path, roots)
+    raise Fault(
+        ErrorCode.INVALID_ARGUMENT,
+        f"{path.name} is no model: expected a .safetensors file, a {profiles.SUFFIX} profile or a diffusers folder",
+    )
+
+
+def _virtual(path: Path) -> ModelFile:
+    fingerprint = Fingerprint.of(path)
+    profile = profiles.read_profile(path)
+    parts = [
+        Part(
+            name=name,
+            type=NAMED_PARTS.get(name, ComponentType.Unknown),
+            path=str(path),
+            size_bytes=size,
+            tensor_bytes=size,
+        )
+        for name, size in profile.components.items()
+    ]
+    return ModelFile(
+        path=str(path),
+        kind=Kind.VIRTUAL,
+        type=profile.family,
+        size_bytes=profile.bytes,
+        tensor_bytes=profile.bytes,
+        parts=parts,
+        fingerprints=[fingerprint],
+        profile=profile,
+    )
+
+
+def _single(path: Path, roots: Roots) -> ModelFile:
+    header = read_header(path)
+    found = families.recognise(header.tensors)
+    dtypes = header.dtype_bytes()
+    fingerprints = [header.fingerprint]
+    config_folder = path.with_suffix("")
+    config_path = ""
+    if folders.is_pipeline_folder(config_folder):
+        pipeline = folders.read_pipeline(roots.inside(config_folder), roots, with_weights=False)
+        config_path = str(roots.inside(config_folder))
+        fingerprints += pipeline.watched
+    return ModelFile(
+        path=str(path),
+        kind=Kind.SINGLE,
+        type=found,
+        size_bytes=header.fingerprint.size,
+        tensor_bytes=header.data_bytes,
+        parts=_single_parts(path, found, header),
+        fingerprints=fingerprints,
+        metadata=header.metadata,
+        dtype=_most(dtypes),
+        dtype_bytes=dtypes,
+        config_path=config_path,
+        native_side=_stated_side(header.metadata),
+        in_channels=_first_channels(header),
+    )
+
+
+def _single_parts(path: Path, found: ModelType, header: Header) -> list[Part]:
+    return [
+        Part(
+            name=part.name,
+            type=part.type,
+            path=str(path),
+            size_bytes=sum(tensor.bytes for tensor in tensors),
+            tensor_bytes=sum(tensor.bytes for tensor in tensors),
+            files=[str(path)],
+            prefixes=[prefix for prefix in part.prefixes if prefix],
+        )
+        for part, tensors in families.file_parts(found, header.tensors).items()
+    ]
+
+
+def _folder(path: Path, roots: Roots) -> ModelFile:
+    if folders.is_pipeline_folder(path):
+        if not folders.has_weights(path):
+            raise corrupted(f"{path.name} holds configurations without weights", missing="weights")
+        pipeline = folders.read_pipeline(path, roots)
+        return _folder_model(path, pipeline.parts, pipeline.watched, pipeline)
+    if (path / "config.json").is_file():
+        part = folders.read_part_folder(path, roots)
+        return _folder_model(path, [part], part.watched, None)
+    raise corrupted(f"{path.name} is a folder without {folders.INDEX} and without config.json", missing=folders.INDEX)
+
+
+def _folder_model(
+    path: Path, listed: list[folders.FolderPart], watched: list[Fingerprint], pipeline: folders.PipelineFolder | None
+) -> ModelFile:
+    dtypes: dict[str, int] = {}
+    for part in listed:
+        for dtype, size in (part.weights.dtype_bytes if part.weights else {}).items():
+            dtypes[dtype] = dtypes.get(dtype, 0) + size
+    parts = [_folder_part(part) for part in listed]
+    return ModelFile(
+        path=str(path),
+        kind=Kind.FOLDER,
+        type=pipeline.type if pipeline else PART_TYPES.get(_own_type(listed[0]), ModelType.Unknown),
+        size_bytes=sum(part.size_bytes for part in parts),
+        tensor_bytes=sum(part.tensor_bytes for part in parts),
+        parts=parts,
+        fingerprints=watched,
+        dtype=_most(dtypes),
+        dtype_bytes=dtypes,
+        class_name=pipeline.class_name if pipeline else listed[0].class_name,
+        native_side=pipeline.sample_size * LATENT_FACTOR if pipeline else 0,
+        in_channels=pipeline.in_channels if pipeline else 0,
+    )
+
+
+def _own_type(part: folders.FolderPart) -> ComponentType:
+    """What the part's class says, whatever its folder is called."""
+    return COMPONENTS[part.library, part.class_name]
+
+
+def _folder_part(part: folders.FolderPart) -> Part:
+    weights = part.weights
+    return Part(
+        name=part.name,
+        type=part.type,
+        path=part.folder,
+        size_bytes=weights.file_bytes if weights else 0,
+        tensor_bytes=weights.tensor_bytes if weights else 0,
+        files=weights.files if weights else [],
+        index=weights.index if weights else "",
+        variant=weights.variant if weights else "",
+        config=part.config,
+        library=part.library,
+        class_name=part.class_name,
+    )
+
+
+def _most(dtypes: dict[str, int]) -> str:
+    return max(dtypes, key=lambda dtype: (dtypes[dtype], dtype), default="")
+
+
+def _stated_side(metadata: dict[str, str]) -> int:
+    """The longer side of `modelspec.resolution`, such as 1024x1024; 0 where none is stated."""
+    sides = metadata.get("modelspec.resolution", "").lower().split("x")
+    return max((int(side) for side in sides if side.isascii() and side.isdigit() and len(side) < 6), default=0)
+
+
+def _first_channels(header: Header) -> int:
+    name = families.DIFFUSION + "input_blocks.0.0.weight"
+    return next((tensor.shape[1] for tensor in header.tensors if tensor.name == name and len(tensor.shape) > 1), 0)

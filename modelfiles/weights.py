@@ -1,0 +1,97 @@
+"""The weight files of one part of a folder: one file, a variant, or shards.
+
+Decides which safetensors files a pipeline uses. Weights that exist only as pickles are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from modelfiles.allowed import PICKLES
+from modelfiles.fingerprints import Fingerprint
+from modelfiles.headers import Header, read_header
+from modelfiles.jsonfile import INDEX_LIMIT_BYTES, corrupted, read_object, unsafe
+from modelfiles.paths import Roots
+from protocol.records import Record
+
+WEIGHTS: Mapping[str, str] = {
+    "diffusers": "diffusion_pytorch_model",
+    "transformers": "model",
+    "stable_diffusion": "model",
+}
+"""Library → stem of its weight files."""
+
+VARIANTS = ("", "fp16", "bf16", "fp32")
+"""In the order of preference: the file without a variant is what a loader takes by itself."""
+
+SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
+
+
+class Weights(Record, frozen=True, kw_only=True):
+    """The files (absolute) of one part; `index` is the shard index, "" for a single file; bytes are tensor data."""
+
+    files: list[str]
+    index: str = ""
+    variant: str = ""
+    file_bytes: int
+    tensor_bytes: int
+    dtype_bytes: dict[str, int]
+    fingerprints: list[Fingerprint]
+
+
+def find_weights(folder: Path, stem: str, name: str, roots: Roots) -> Weights:
+    """The weights of the part `name` in `folder`, every header checked.
+
+    Raises Fault UNSAFE_MODEL where there are only pickles, MODEL_CORRUPTED where something is missing.
+    """
+    for variant in VARIANTS:
+        dotted = f".{variant}" if variant else ""
+        single = folder / f"{stem}{dotted}.safetensors"
+        index = folder / f"{stem}.safetensors.index{dotted}.json"
+        if single.exists():
+            return _weights([read_header(roots.inside(single))], variant, "")
+        if index.exists():
+            return _sharded(folder, roots.inside(index), variant, roots)
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICKLES)
+    if pickles:
+        raise unsafe(f"{name} has its weights only as a pickle, {pickles[0][:80]}: convert it to safetensors")
+    raise corrupted(f"{name} has no weights: {stem}.safetensors is missing", missing=f"{name}/{stem}.safetensors")
+
+
+def _sharded(folder: Path, index: Path, variant: str, roots: Roots) -> Weights:
+    weight_map = read_object(index, INDEX_LIMIT_BYTES).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise corrupted(f"{index.name} has no weight_map")
+    expected: dict[str, set[str]] = {}
+    for tensor, shard in weight_map.items():
+        if not isinstance(shard, str) or not SHARD_NAME.fullmatch(shard):
+            raise unsafe(f"{index.name} names the shard {str(shard)[:80]!r}: expected a safetensors file beside it")
+        expected.setdefault(shard, set()).add(tensor)
+    headers = []
+    for shard in sorted(expected):
+        if not (folder / shard).exists():
+            raise corrupted(f"{index.name} names the shard {shard[:80]}, which is missing", missing=shard)
+        header = read_header(roots.inside(folder / shard))
+        absent = expected[shard] - {tensor.name for tensor in header.tensors}
+        if absent:
+            raise corrupted(f"{shard[:80]} lacks {len(absent)} tensors of the index, first {min(absent)[:80]!r}")
+        headers.append(header)
+    return _weights(headers, variant, str(index))
+
+
+def _weights(headers: list[Header], variant: str, index: str) -> Weights:
+    dtypes: dict[str, int] = {}
+    for header in headers:
+        for dtype, size in header.dtype_bytes().items():
+            dtypes[dtype] = dtypes.get(dtype, 0) + size
+    return Weights(
+        files=[header.fingerprint.path for header in headers],
+        index=index,
+        variant=variant,
+        file_bytes=sum(header.fingerprint.size for header in headers),
+        tensor_bytes=sum(header.data_bytes for header in headers),
+        dtype_bytes=dtypes,
+        fingerprints=[header.fingerprint for header in headers],
+    )

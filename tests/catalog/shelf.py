@@ -1,0 +1,101 @@
+"""A catalogue over a folder of tiny models, and devices that hold some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from catalog.catalogue import Catalogue
+from catalog.scan import Scan
+from catalog.store import Store
+from modelfiles.paths import Roots
+from protocol import commands as c
+from protocol import replies as r
+from protocol.enums import ComponentType, DeviceKind, DeviceState, HashDepth, ModelPrecision, ModelStatus, Tier
+from protocol.link import RunFacts, UsageFact
+from protocol.records import ModelMemoryUsage, ModelPerformance
+from protocol.telemetry import ComponentResidency, DeviceIdentity, DeviceReport, ModelResidency
+
+NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
+
+
+class Shelf:
+    """The catalogue of one root; `reopen` is a restart of its process."""
+
+    def __init__(self, root: Path, data: Path) -> None:
+        self.root, self.data = root, data
+        root.mkdir(parents=True, exist_ok=True)
+        self.store = Store(data)
+        self.catalogue = Catalogue(self.store, Roots([root]))
+
+    def scan(self, depth: HashDepth = HashDepth.NONE, *roots: str) -> r.ScanModelsReply:
+        return self.finish(self.catalogue.scan_models(c.ScanModels(hash=depth, roots=list(roots))))
+
+    def finish(self, scan: Scan) -> r.ScanModelsReply:
+        for _ in scan.steps():
+            pass
+        self.catalogue.finish_scan(scan)
+        return self.catalogue.scan_reply(scan, "r")
+
+    def info(self, model_id: str, **fields: object) -> r.GetModelInfoReply:
+        reply = self.catalogue.answer(c.GetModelInfo(model_id=model_id, **fields), "r")  # type: ignore[arg-type]
+        assert isinstance(reply, r.GetModelInfoReply)
+        return reply
+
+    def listed(self, **fields: object) -> r.ListModelsReply:
+        reply = self.catalogue.answer(c.ListModels(**fields), "r")  # type: ignore[arg-type]
+        assert isinstance(reply, r.ListModelsReply)
+        return reply
+
+    def ids(self, **fields: object) -> list[str]:
+        return [model.id for model in self.listed(**fields).models]
+
+    def register(self, path: Path | str, **fields: object) -> r.RegisterModelReply:
+        reply = self.catalogue.answer(c.RegisterModel(model_path=str(path), **fields), "r")  # type: ignore[arg-type]
+        assert isinstance(reply, r.RegisterModelReply)
+        return reply
+
+    def use(self, model_id: str, device_id: str = "cpu:0", **facts: object) -> None:
+        fact = UsageFact(
+            model_id=model_id,
+            device_id=device_id,
+            action="generate",
+            success=True,
+            ended_at=NOW,
+            facts=RunFacts(**facts),  # type: ignore[arg-type]
+        )
+        self.catalogue.record(fact)
+
+    def reopen(self) -> Shelf:
+        self.store.close()
+        return Shelf(self.root, self.data)
+
+
+def residency(model_id: str, tier: Tier = Tier.VRAM, tiers: Sequence[Tier] = (), **fields: object) -> ModelResidency:
+    parts = [
+        ComponentResidency(name="unet", type=ComponentType.UNet, bytes=70, tier=tier),
+        ComponentResidency(name="vae", type=ComponentType.VAE, bytes=30, tier=Tier.RAM),
+    ]
+    values: dict[str, object] = {
+        "model_id": model_id,
+        "status": ModelStatus.Loaded if tier is Tier.VRAM else ModelStatus.Available,
+        "tier": tier,
+        "tiers": list(tiers) or [tier],
+        "bytes": 100,
+        "precision": ModelPrecision.Float32,
+        "loaded_at": NOW,
+        "last_used": NOW,
+        "memory": ModelMemoryUsage(model_memory_bytes=100, cache_memory_bytes=40, peak_memory_bytes=150),
+        "performance": ModelPerformance(),
+        "components": parts,
+    }
+    return ModelResidency(**{**values, **fields})  # type: ignore[arg-type]
+
+
+def device(device_id: str, *models: ModelResidency) -> DeviceReport:
+    kind = DeviceKind(device_id.partition(":")[0])
+    identity = DeviceIdentity(
+        device_id=device_id, uuid=f"uuid-{device_id}", name=f"Name of {device_id}", kind=kind, total_vram=1000
+    )
+    return DeviceReport(identity=identity, state=DeviceState.READY, models=list(models))

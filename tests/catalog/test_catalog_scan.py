@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from model_bytes import PROFILE, SD15_NAMES, json_file, pipeline_folder, tensor_file
+from shelf import Shelf
+
+from protocol.enums import HashDepth, ModelStatus
+from protocol.errors import ErrorCode, Fault
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    root = tmp_path / "models"
+    pipeline_folder(root / "sd")
+    tensor_file(root / "deep" / "one.safetensors", SD15_NAMES)
+    json_file(root / "v.vmodel.json", PROFILE)
+    return Shelf(root, tmp_path / "data")
+
+
+def test_scan_finds_folders_files_and_profiles_once(shelf: Shelf) -> None:
+    found = shelf.scan()
+    assert (found.added, found.updated, found.missing, found.rejected) == (["deep-one", "sd", "v"], [], [], [])
+    found = shelf.scan()
+    assert (found.added, found.updated, found.missing, found.rejected) == ([], [], [], [])
+
+
+def test_changed_file_is_updated_under_a_higher_revision(shelf: Shelf) -> None:
+    shelf.scan(HashDepth.FULL)
+    before = shelf.info("deep-one").model
+    tensor_file(shelf.root / "deep/one.safetensors", [*SD15_NAMES, "extra"])
+    assert shelf.scan().updated == ["deep-one"]
+    after = shelf.info("deep-one").model
+    assert after.revision > before.revision
+    assert after.size_bytes > before.size_bytes
+    assert after.checksum == ""
+
+
+def test_file_replaced_by_one_of_equal_size_is_updated(shelf: Shelf) -> None:
+    shelf.scan()
+    path = shelf.root / "deep/one.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] = 1
+    path.write_bytes(data)
+    os.utime(path, ns=(1, 1))
+    assert shelf.scan().updated == ["deep-one"]
+
+
+def test_missing_model_is_named_once_and_stays_listed(shelf: Shelf) -> None:
+    shelf.scan()
+    shutil.rmtree(shelf.root / "sd")
+    assert shelf.scan().missing == ["sd"]
+    assert shelf.scan().missing == []
+    assert shelf.info("sd").model.status is ModelStatus.Missing
+    pipeline_folder(shelf.root / "sd")
+    assert shelf.scan().updated == ["sd"]
+    assert shelf.info("sd").model.status is ModelStatus.Available
+
+
+def test_folder_that_lost_its_weights_is_missing_and_one_without_any_is_nothing(shelf: Shelf) -> None:
+    shelf.scan()
+    for weights in (shelf.root / "sd").rglob("*.safetensors"):
+        weights.unlink()
+    assert shelf.scan().missing == ["sd"]
+    json_file(shelf.root / "config-only/model_index.json", {"_class_name": "StableDiffusionPipeline"})
+    found = shelf.scan()
+    assert (found.added, found.rejected) == ([], [])
+
+
+def test_refused_files_are_named_with_code_and_reason(shelf: Shelf, tmp_path: Path) -> None:
+    (shelf.root / "bad.safetensors").write_bytes(b"x" * 20)
+    (shelf.root / "old.ckpt").write_bytes(b"x")
+    (tmp_path / "outside.safetensors").write_bytes(b"x")
+    (shelf.root / "link.safetensors").symlink_to(tmp_path / "outside.safetensors")
+    evil = pipeline_folder(shelf.root / "evil")
+    (evil / "pipeline.py").write_text("x")
+    found = {Path(item.path).name: item.code for item in shelf.scan().rejected}
+    assert found == {
+        "bad.safetensors": ErrorCode.MODEL_CORRUPTED,
+        "old.ckpt": ErrorCode.UNSAFE_MODEL,
+        "link.safetensors": ErrorCode.UNSAFE_MODEL,
+        "evil": ErrorCode.UNSAFE_MODEL,
+    }
+    assert sorted(shelf.ids()) == ["deep-one", "sd", "v"]
+
+
+def test_known_model_that_turns_bad_is_updated_and_refused(shelf: Shelf) -> None:
+    shelf.scan()
+    (shelf.root / "deep/one.safetensors").write_bytes(b"x" * 20)
+    found = shelf.scan()
+    assert (found.updated, [item.code for item in found.rejected]) == (["deep-one"], [ErrorCode.MODEL_CORRUPTED])
+    assert shelf.info("deep-one").model.status is ModelStatus.Corrupted
+    again = shelf.scan()
+    assert (again.updated, len(again.rejected)) == ([], 1)
+
+
+def test_hash_depth_decides_the_checksum(shelf: Shelf) -> None:
+    shelf.scan(HashDepth.NONE)
+    assert shelf.info("deep-one").model.checksum == ""
+    assert "model.checksum" in shelf.info("deep-one").not_measured
+    shelf.scan(HashDepth.FAST)
+    assert shelf.info("deep-one").model.checksum.startswith("fast:")
+    shelf.scan(HashDepth.FULL)
+    expected = hashlib.sha256((shelf.root / "deep/one.safetensors").read_bytes()).hexdigest()
+    assert shelf.info("deep-one").model.checksum == expected
+    assert len(shelf.info("sd").model.checksum) == 64
+    shelf.scan(HashDepth.FAST)
+    assert shelf.info("deep-one").model.checksum == expected
+
+
+def test_scan_keeps_to_the_roots_asked_for(shelf: Shelf) -> None:
+    assert shelf.scan(HashDepth.NONE, str(shelf.root / "deep")).added == ["deep-one"]
+    shutil.rmtree(shelf.root / "deep")
+    pipeline_folder(shelf.root / "other/x")
+    found = shelf.scan(HashDepth.NONE, str(shelf.root / "other"))
+    assert (found.added, found.missing) == (["other-x"], [])
+
+
+@pytest.mark.parametrize("root", ["/", "/etc", "..", "none", "v.vmodel.json"])
+def test_root_outside_the_configured_ones_or_no_folder_is_an_invalid_argument(shelf: Shelf, root: str) -> None:
+    with pytest.raises(Fault) as caught:
+        shelf.scan(HashDepth.NONE, root)
+    assert caught.value.code is ErrorCode.INVALID_ARGUMENT
+    assert "roots[0]" in caught.value.info.message
+
+
+def test_file_that_was_registered_gets_no_second_id(shelf: Shelf) -> None:
+    shelf.register(shelf.root / "deep/one.safetensors", model_id="mine")
+    shelf.register(shelf.root / "sd/vae", model_id="part")
+    assert shelf.scan().added == ["sd", "v"]
+    assert shelf.scan().missing == []
+
+
+def test_names_that_collide_get_ids_of_their_own(shelf: Shelf) -> None:
+    tensor_file(shelf.root / "sd.safetensors", SD15_NAMES)
+    tensor_file(shelf.root / "é è.safetensors", SD15_NAMES)
+    tensor_file(shelf.root / "deep-one.safetensors", SD15_NAMES)
+    added = shelf.scan().added
+    assert len(set(added)) == 6
+    assert {"sd", "deep-one", "e-e"} <= set(added)
+
+
+def test_links_within_the_roots_are_followed_once(shelf: Shelf) -> None:
+    (shelf.root / "again").symlink_to(shelf.root)
+    (shelf.root / "copy").symlink_to(shelf.root / "sd")
+    found = shelf.scan()
+    assert len(found.added) == 3
+    assert found.rejected == []
+
+
+def test_catalogue_is_the_same_after_a_restart(shelf: Shelf) -> None:
+    shelf.scan(HashDepth.FAST)
+    shelf.use("sd", run_ms=10.0, images=1)
+    before = shelf.info("sd", include_performance=True)
+    after = shelf.reopen().info("sd", include_performance=True)
+    assert after.model == before.model
+    assert after.model.performance.total_inferences == 1
+
+
+def test_configuration_folder_that_comes_later_is_noticed(shelf: Shelf) -> None:
+    shelf.scan()
+    pipeline_folder(shelf.root / "deep/one")
+    found = shelf.scan()
+    assert (found.added, found.updated) == (["deep-one-" + found.added[0][-8:]], ["deep-one"])
+    refs = {ref.model_id: ref for ref in shelf.catalogue.refs()}
+    assert refs["deep-one"].config_path == str(shelf.root / "deep/one")

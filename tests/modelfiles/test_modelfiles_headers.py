@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from model_bytes import header_file, tensor_file
+
+from modelfiles import headers
+from modelfiles.headers import read_header
+from protocol.errors import ErrorCode, Fault
+
+
+def entry(begin: int, end: int, shape: list[object] | None = None, dtype: str = "U8") -> dict[str, object]:
+    return {"dtype": dtype, "shape": [end - begin] if shape is None else shape, "data_offsets": [begin, end]}
+
+
+def refused(path: Path) -> Fault:
+    with pytest.raises(Fault) as caught:
+        read_header(path)
+    assert caught.value.code is ErrorCode.MODEL_CORRUPTED
+    return caught.value
+
+
+def test_sound_file_gives_its_tensors_in_order_of_offset(tmp_path: Path) -> None:
+    header = {
+        "__metadata__": {"a": "b"},
+        "second": entry(4, 10),
+        "first": entry(0, 4, [1], "F32"),
+        "none": entry(10, 10),
+    }
+    found = read_header(header_file(tmp_path / "m.safetensors", header, bytes(10)))
+    assert [(t.name, t.dtype, t.shape, t.begin, t.end) for t in found.tensors] == [
+        ("first", "F32", (1,), 0, 4),
+        ("second", "U8", (6,), 4, 10),
+        ("none", "U8", (0,), 10, 10),
+    ]
+    assert found.metadata == {"a": "b"}
+    assert found.dtype_bytes() == {"F32": 4, "U8": 6}
+    assert found.data_bytes == 10
+
+
+def test_half_byte_types_are_counted_in_bits(tmp_path: Path) -> None:
+    found = read_header(header_file(tmp_path / "m.safetensors", {"w": entry(0, 3, [2, 3], "F4")}, bytes(3)))
+    assert found.tensors[0].bytes == 3
+    refused(header_file(tmp_path / "odd.safetensors", {"w": entry(0, 2, [3], "F4")}, bytes(2)))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": entry(0, 4), "b": entry(2, 6)},
+        {"a": entry(0, 4), "b": entry(0, 4)},
+        {"a": entry(0, 2), "b": entry(4, 6)},
+        {"a": entry(2, 6)},
+        {"a": entry(0, 7)},
+        {"a": entry(0, 5)},
+        {"a": entry(-6, 0, [6])},
+        {"a": entry(6, 0, [6])},
+        {"a": entry(0, 6, [-6])},
+        {"a": entry(0, 6, [6.0])},
+        {"a": entry(0, 6, [True])},
+        {"a": entry(0, 6, [2])},
+        {"a": entry(0, 6, [1 << 40, 1 << 40])},
+        {"a": entry(0, 6, [6], "X9")},
+        {"a": {"dtype": "U8", "shape": [6]}},
+        {"a": {**entry(0, 6), "code": "x"}},
+        {"a": {"dtype": "U8", "shape": [6], "data_offsets": [0, 6, 6]}},
+        {"a": 1},
+        {"__metadata__": {"a": 1}, "a": entry(0, 6)},
+        {"__metadata__": [], "a": entry(0, 6)},
+        {},
+        [1],
+        b'{"a": 1, "a": 2}',
+        b" {}",
+        b'{"a":NaN}',
+        b'{"\xff":1}',
+        b"{",
+        b"",
+        b'{"a":' + b"[" * 100_000,
+    ],
+)
+def test_header_that_lies_about_six_bytes_of_data_is_corrupted(tmp_path: Path, header: object) -> None:
+    refused(header_file(tmp_path / "m.safetensors", header, bytes(6)))
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8])
+def test_file_too_short_for_a_header_is_corrupted(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(bytes(size))
+    refused(path)
+
+
+@pytest.mark.parametrize("kept", [4, 20, -1])
+def test_truncated_file_is_corrupted(tmp_path: Path, kept: int) -> None:
+    path = tensor_file(tmp_path / "m.safetensors", ["w"])
+    path.write_bytes(path.read_bytes()[:kept])
+    refused(path)
+
+
+def test_header_on_the_limit_is_read_and_one_past_it_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = header_file(tmp_path / "m.safetensors", b'{"__metadata__":{}}' + b" " * 81)
+    monkeypatch.setattr(headers, "HEADER_LIMIT_BYTES", 100)
+    assert read_header(path).tensors == ()
+    monkeypatch.setattr(headers, "HEADER_LIMIT_BYTES", 99)
+    assert refused(path).info.details == {"header_bytes": 100, "limit_bytes": 99}
+
+
+def test_length_beyond_the_real_limit_is_refused_without_reading(tmp_path: Path) -> None:
+    fault = refused(header_file(tmp_path / "m.safetensors", {}, length=100_000_001))
+    assert "100000000" in fault.info.message
+    fault = refused(header_file(tmp_path / "n.safetensors", {}, length=100_000_000))
+    assert "only 2" in fault.info.message
+
+
+def test_pipe_and_folder_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    refused(tmp_path / "pipe.safetensors")
+    (tmp_path / "folder.safetensors").mkdir()
+    refused(tmp_path / "folder.safetensors")
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.binary(max_size=200), position=st.integers(0, 150))
+def test_garbage_parses_or_is_corrupted_and_nothing_else(tmp_path: Path, data: bytes, position: int) -> None:
+    path = tensor_file(tmp_path / "m.safetensors", {"w": [2, 3], "v": [1]}, {"k": "v"})
+    sound = path.read_bytes()
+    for text in (data, sound[:position] + data + sound[position:], sound[:position] + data):
+        path.write_bytes(text)
+        try:
+            read_header(path)
+        except Fault as fault:
+            assert fault.code is ErrorCode.MODEL_CORRUPTED
