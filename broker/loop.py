@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable
 
 import msgspec
-import structlog
 import zmq
 
 from broker import envelope
@@ -32,13 +31,14 @@ from broker.core.events import (
 from broker.outbox import Outbox
 from broker.sockets import Sockets, readable
 from protocol import link, supervision
+from settings.logs import Logger
 
 MESSAGES_PER_TURN = 64
 """Messages taken from one socket before the others, and the timers, get their turn."""
 
 MAX_TURN_SECONDS = 0.5
 
-_log = structlog.get_logger()
+_log = Logger()
 
 
 class Loop:
@@ -127,7 +127,7 @@ class Loop:
                 case TellSupervisor():
                     os.write(self._lines_out, supervision.line(effect.line))
                 case Log():
-                    getattr(_log, effect.level)(effect.event, **effect.fields)
+                    _log.log(effect.level, effect.event, **effect.fields)
                 case Exit():
                     self._running = False
 

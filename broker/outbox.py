@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections import deque
 
-import structlog
 import zmq
+
+from settings.logs import Logger
 
 MAX_BYTES = 64 << 20
 """Bytes kept for one client."""
 
 RETRY_SECONDS = 0.02
 
-_log = structlog.get_logger()
+_log = Logger()
 
 
 class Outbox:

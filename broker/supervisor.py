@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-import structlog
 
 from broker.devices import FoundDevice, find_devices
 from broker.launch.local import LocalLauncher, LocalProcess
@@ -30,6 +29,7 @@ from protocol.version import VERSION
 from settings import endpoints, logs
 from settings.config import ConfigError, Settings, load
 from settings.endpoints import Endpoints
+from settings.logs import Logger
 
 BROKER = "broker"
 ADDRESS_IN_USE = 3
@@ -41,7 +41,7 @@ LONGEST_SOCKET_PATH = 100
 STOP_SECONDS = 3.0
 """What a child has to end after it was told to, beyond the drain time."""
 
-_log = structlog.get_logger()
+_log = Logger()
 
 
 def run(config: Path | None = None) -> int:

@@ -15,7 +15,6 @@ from collections.abc import Generator
 from pathlib import Path
 
 import msgspec
-import structlog
 import zmq
 
 from catalog.catalogue import Catalogue
@@ -29,8 +28,9 @@ from protocol.codec import Refused, decode_command, encode_reply
 from protocol.enums import ReplyState
 from protocol.errors import ErrorCode, ErrorInfo, Fault
 from protocol.records import Record
+from settings.logs import Logger
 
-log = structlog.get_logger()
+log = Logger()
 
 STEP_SECONDS = 0.02
 DRAIN_SECONDS = 10.0

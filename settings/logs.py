@@ -1,4 +1,7 @@
-"""Logging of every process: lines for people on a terminal, JSON otherwise, always to standard error."""
+"""Logging of every process: lines for people on a terminal, JSON otherwise, always to standard error.
+
+structlog takes as long to import as a broker takes to be ready; it is imported with the first line that is logged.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,55 @@ import logging
 import sys
 from typing import Any
 
-import structlog
+_context: dict[str, Any] = {}
+
+
+class Logger:
+    """A logger that costs nothing until it is used."""
+
+    def __init__(self) -> None:
+        self._bound: Any = None
+
+    def info(self, event: str, **fields: Any) -> None:
+        self.log("info", event, **fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self.log("warning", event, **fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        self.log("error", event, **fields)
+
+    def exception(self, event: str, **fields: Any) -> None:
+        """An error with the traceback of the exception at hand."""
+        self.log("exception", event, **fields)
+
+    def log(self, level: str, event: str, **fields: Any) -> None:
+        """A line of a level."""
+        if self._bound is None:
+            self._bound = _structlog()
+        getattr(self._bound, level)(event, **fields)
 
 
 def configure(process: str, **context: Any) -> None:
-    """Set structlog up for this process; `process` and `context` stand in every line."""
+    """Name this process; `process` and `context` stand in every line."""
+    _context.update(process=process, **context)
+
+
+def _structlog() -> Any:
+    import structlog  # noqa: PLC0415 - see above
+
     people = sys.stderr.isatty()
-    renderer: Any = structlog.dev.ConsoleRenderer() if people else structlog.processors.JSONRenderer()
+    tail: list[Any] = [structlog.dev.ConsoleRenderer()]
+    if not people:
+        tail = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.StackInfoRenderer(),
-            structlog.processors.format_exc_info if not people else _unchanged,
-            renderer,
+            *tail,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(process=process, **context)
-
-
-def _unchanged(_: Any, __: str, event: Any) -> Any:
-    return event
+    return structlog.get_logger().bind(**_context)
