@@ -1,0 +1,5 @@
+"""`python -m cli` is `vrambroker`."""
+
+from cli.main import main
+
+main()

@@ -1,0 +1,421 @@
+"""Every command with its options, as typer shows them; each turns words into a command of the protocol and hands it on.
+
+What executes and shows them is imported when the command runs, so that `--help` and mistakes are answered fast.
+"""
+
+# ruff: noqa: PLC0415, PLR0917 - commands import what they run when they run; typer reads options from parameters
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from protocol.enums import (
+    HashDepth,
+    ImageFormat,
+    LoadingStrategy,
+    LoadPriority,
+    ModelPrecision,
+    ModelSortBy,
+    ModelStatus,
+    ModelType,
+    SortDirection,
+)
+
+if TYPE_CHECKING:
+    from protocol.commands import LoraUse
+    from protocol.records import ModelLoadConfiguration
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="vrambroker",
+    help="One address behind which GPUs full of diffusion models are driven. Starts a broker, and talks to one.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the reply's JSON on standard output.")]
+ModelId = Annotated[str, typer.Argument(metavar="MODEL", help="The model's id; `vrambroker models` lists them.")]
+Device = Annotated[str, typer.Option("--device", "-d", help="Such as cuda:0; without it the broker chooses.")]
+Priority = Annotated[LoadPriority, typer.Option("--priority", case_sensitive=False, help="Order of service.")]
+Timeout = Annotated[float | None, typer.Option("--timeout", min=0, help="Deadline in seconds.")]
+
+
+def run() -> None:
+    """Parse the command line and run its command; ends the process."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    endpoint: Annotated[
+        str | None,
+        typer.Option("--endpoint", "-e", help="The broker's command address; without it, this machine's broker."),
+    ] = None,
+) -> None:
+    """Starts a broker, and talks to one."""
+    context.obj = endpoint
+
+
+def parsed(parse: Callable[[str], T], text: str, option: str) -> T:
+    """An option's value; one that cannot be read is a usage error."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+@app.command()
+def serve(
+    config: Annotated[Path | None, typer.Option("--config", help="The TOML file.", dir_okay=False)] = None,
+) -> None:
+    """Run a broker in the foreground until SIGINT or SIGTERM."""
+    from cli.main import serve as run_broker
+
+    raise typer.Exit(run_broker(config))
+
+
+@app.command()
+def status(
+    context: typer.Context,
+    model_id: Annotated[str, typer.Argument(metavar="[MODEL]", help="Only this model.")] = "",
+    wait: Annotated[
+        float | None, typer.Option("--wait", min=0, help="Seconds to wait until every worker is ready.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the broker, its devices and what they hold."""
+    from cli.watching import status as show
+
+    show(context.obj, as_json, model_id=model_id, wait_seconds=wait)
+
+
+@app.command()
+def ps(
+    context: typer.Context,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Until interrupted.")] = False,
+    interval: Annotated[float, typer.Option("--interval", min=0.1, help="Seconds between looks.")] = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Show memory, models and running work."""
+    from cli.watching import ps as show
+
+    show(context.obj, as_json, watch=watch, interval_seconds=interval)
+
+
+@app.command()
+def devices(
+    context: typer.Context,
+    device_id: Annotated[str, typer.Argument(metavar="[DEVICE]", help="Only this device.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show each device as hardware and as a process."""
+    from cli.watching import devices as show
+
+    show(context.obj, as_json, device_id=device_id)
+
+
+@app.command()
+def models(
+    context: typer.Context,
+    query: Annotated[str | None, typer.Argument(help="Words to look for.")] = None,
+    model_type: Annotated[ModelType | None, typer.Option("--type", case_sensitive=False)] = None,
+    model_status: Annotated[ModelStatus | None, typer.Option("--status", case_sensitive=False)] = None,
+    device: Annotated[str, typer.Option("--device", "-d", help="Resident on this device.")] = "",
+    sort: Annotated[ModelSortBy, typer.Option("--sort", case_sensitive=False)] = ModelSortBy.Name,
+    descending: Annotated[bool, typer.Option("--desc", help="Greatest first.")] = False,
+    page: Annotated[int, typer.Option(min=1)] = 1,
+    page_size: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    as_json: Json = False,
+) -> None:
+    """List the catalogue."""
+    from cli.browsing import models as show
+    from protocol.commands import ListModels
+
+    show(
+        context.obj,
+        as_json,
+        ListModels(
+            search_query=query,
+            model_type=model_type,
+            status=model_status,
+            device_id=device,
+            sort_by=sort,
+            sort_direction=SortDirection.Descending if descending else SortDirection.Ascending,
+            page=page,
+            page_size=page_size,
+        ),
+    )
+
+
+@app.command()
+def info(context: typer.Context, model_id: ModelId, as_json: Json = False) -> None:
+    """Show all that is known of one model."""
+    from cli.browsing import info as show
+    from protocol.commands import GetModelInfo
+
+    show(context.obj, as_json, GetModelInfo(model_id=model_id, include_performance=True))
+
+
+@app.command()
+def scan(
+    context: typer.Context,
+    roots: Annotated[list[str] | None, typer.Argument(help="Folders within the configured roots.")] = None,
+    depth: Annotated[HashDepth, typer.Option("--hash", help="How files are identified.")] = HashDepth.FAST,
+    as_json: Json = False,
+) -> None:
+    """Look for models beneath the configured roots."""
+    from cli.working import scan as execute
+    from protocol.commands import ScanModels
+
+    execute(context.obj, as_json, ScanModels(roots=roots or [], hash=depth))
+
+
+@app.command()
+def load(
+    context: typer.Context,
+    model_id: ModelId,
+    device: Device = "",
+    precision: Annotated[ModelPrecision | None, typer.Option("--precision", case_sensitive=False)] = None,
+    priority: Priority = LoadPriority.Normal,
+    keep_alive: Annotated[
+        str, typer.Option("--keep-alive", help="Such as 90s, 5m or forever, counted from the last use.")
+    ] = "forever",
+    pin: Annotated[bool, typer.Option("--pin", help="Never evict it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Load again even when equal.")] = False,
+    strategy: Annotated[LoadingStrategy, typer.Option("--strategy", case_sensitive=False)] = LoadingStrategy.DEFAULT,
+    path: Annotated[str, typer.Option("--path", help="The file or folder of a model to register.")] = "",
+    config_path: Annotated[str, typer.Option("--config-path", help="The configuration of a single file.")] = "",
+    model_type: Annotated[str, typer.Option("--type", help="The family that the file is believed to be.")] = "",
+    attention_slicing: Annotated[bool, typer.Option("--attention-slicing")] = False,
+    cpu_offload: Annotated[bool, typer.Option("--cpu-offload")] = False,
+    splitting: Annotated[bool, typer.Option("--splitting")] = False,
+    memory_fraction: Annotated[float, typer.Option("--memory-fraction", min=0, max=1)] = 0.0,
+    tensorrt: Annotated[bool, typer.Option("--tensorrt")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx")] = False,
+    compilation: Annotated[bool, typer.Option("--compile")] = False,
+    flash_attention: Annotated[bool, typer.Option("--flash-attention")] = False,
+    parameters: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+    timeout: Timeout = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once the command is accepted.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring a model onto a device; show the outcome."""
+    from cli.units import seconds_of
+    from cli.working import load as execute
+    from protocol.commands import LoadModel
+
+    configuration = load_configuration(
+        precision,
+        {
+            "enable_attention_slicing": attention_slicing,
+            "enable_cpu_offloading": cpu_offload,
+            "enable_model_splitting": splitting,
+            "memory_fraction": memory_fraction,
+        },
+        {
+            "enable_tensor_rt": tensorrt,
+            "enable_onnx": onnx,
+            "enable_compilation": compilation,
+            "enable_flash_attention": flash_attention,
+        },
+        dict(parsed(key_and_value, text, "--set") for text in parameters or []),
+    )
+    command = LoadModel(
+        model_id=model_id,
+        device_id=device,
+        priority=priority,
+        keep_alive=parsed(seconds_of, keep_alive, "--keep-alive"),
+        pin=pin,
+        force=force,
+        loading_strategy=strategy,
+        model_path=path,
+        config_path=config_path,
+        model_type=model_type,
+        configuration=configuration,
+        timeout_seconds=timeout,
+        wait_for_completion=not no_wait,
+    )
+    execute(context.obj, as_json, command)
+
+
+def load_configuration(
+    precision: ModelPrecision | None, memory: dict[str, Any], performance: dict[str, Any], parameters: dict[str, Any]
+) -> ModelLoadConfiguration | None:
+    """The configuration that the options ask for; None, content with the model as it is, where they ask for nothing."""
+    from protocol.records import ModelLoadConfiguration, ModelMemoryOptimization, ModelPerformanceOptimization
+
+    if precision is None and not any([*memory.values(), *performance.values(), *parameters]):
+        return None
+    return ModelLoadConfiguration(
+        precision=precision or ModelPrecision.Auto,
+        memory_optimization=ModelMemoryOptimization(**memory),
+        performance_optimization=ModelPerformanceOptimization(**performance),
+        parameters=parameters,
+    )
+
+
+def key_and_value(text: str) -> tuple[str, Any]:
+    """`KEY=VALUE`, the value as JSON where it is some, else as text. Raises ValueError."""
+    import msgspec
+
+    key, separator, value = text.partition("=")
+    if not key or not separator:
+        raise ValueError(f"'{text}' is no KEY=VALUE")
+    try:
+        return key, msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return key, value
+
+
+@app.command()
+def unload(
+    context: typer.Context,
+    model_id: ModelId,
+    device: Device = "",
+    force: Annotated[bool, typer.Option("--force", help="Cancel its running work.")] = False,
+    clear_cache: Annotated[bool, typer.Option("--clear-cache", help="Out of the RAM tier too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take a model off its device and show what that freed."""
+    from cli.working import unload as execute
+    from protocol.commands import UnloadModel
+
+    execute(
+        context.obj,
+        as_json,
+        UnloadModel(model_id=model_id, device_id=device, force=force, clear_cache=clear_cache),
+    )
+
+
+@app.command()
+def pin(context: typer.Context, model_id: ModelId, device: Device = "", as_json: Json = False) -> None:
+    """Protect a model from eviction and expiry."""
+    from cli.working import pin as execute
+    from protocol.commands import PinModel
+
+    execute(context.obj, as_json, PinModel(model_id=model_id, device_id=device))
+
+
+@app.command()
+def unpin(context: typer.Context, model_id: ModelId, device: Device = "", as_json: Json = False) -> None:
+    """Lift a pin."""
+    from cli.working import pin as execute
+    from protocol.commands import UnpinModel
+
+    execute(context.obj, as_json, UnpinModel(model_id=model_id, device_id=device))
+
+
+@app.command()
+def generate(
+    context: typer.Context,
+    model_id: ModelId,
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the images.", file_okay=False)] = Path(),
+    negative: Annotated[str, typer.Option("--negative", help="What to keep out.")] = "",
+    steps: Annotated[int | None, typer.Option("--steps", min=1)] = None,
+    seed: Annotated[int | None, typer.Option("--seed")] = None,
+    sides: Annotated[str | None, typer.Option("--size", metavar="WIDTHxHEIGHT")] = None,
+    guidance: Annotated[float | None, typer.Option("--guidance")] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Images of one run.")] = 1,
+    scheduler: Annotated[str, typer.Option("--scheduler")] = "",
+    loras: Annotated[list[str] | None, typer.Option("--lora", metavar="NAME[:SCALE]")] = None,
+    image: Annotated[Path | None, typer.Option("--image", help="The image to start from.", dir_okay=False)] = None,
+    strength: Annotated[float | None, typer.Option("--strength", min=0, max=1, help="How far from it.")] = None,
+    image_format: Annotated[ImageFormat, typer.Option("--format")] = ImageFormat.PNG,
+    device: Device = "",
+    priority: Priority = LoadPriority.Normal,
+    no_load: Annotated[bool, typer.Option("--no-load", help="Fail when it is not loaded.")] = False,
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Draw images and write them to files."""
+    from cli.units import sides_of
+    from cli.working import generate as execute
+    from protocol.commands import Generate
+
+    width, height = parsed(sides_of, sides, "--size") if sides else (None, None)
+    command = Generate(
+        model_id=model_id,
+        prompt=prompt,
+        negative_prompt=negative,
+        width=width,
+        height=height,
+        steps=steps,
+        seed=seed,
+        guidance_scale=guidance,
+        num_images=count,
+        scheduler=scheduler,
+        loras=[parsed(lora_use, text, "--lora") for text in loras] if loras else None,
+        strength=strength,
+        image_format=image_format,
+        device_id=device,
+        priority=priority,
+        load_if_needed=not no_load,
+        timeout_seconds=timeout,
+    )
+    execute(context.obj, as_json, command, image=image, output=output)
+
+
+def lora_use(text: str) -> LoraUse:
+    """`NAME` or `NAME:SCALE`. Raises ValueError."""
+    from protocol.commands import LoraUse
+
+    name, separator, scale = text.rpartition(":")
+    return LoraUse(name=name, scale=float(scale)) if separator else LoraUse(name=text)
+
+
+@app.command()
+def cancel(
+    context: typer.Context,
+    request_id: Annotated[str, typer.Argument(help="The request id of the command to stop.")],
+    as_json: Json = False,
+) -> None:
+    """Stop a command, whatever its stage."""
+    from cli.working import cancel as execute
+    from protocol.commands import Cancel
+
+    execute(context.obj, as_json, Cancel(target_request_id=request_id))
+
+
+@app.command()
+def events(
+    context: typer.Context,
+    topics: Annotated[
+        list[str] | None, typer.Argument(help="Beginnings such as telemetry. or job.; all if none.")
+    ] = None,
+    count: Annotated[int | None, typer.Option("--count", min=1, help="Stop after so many.")] = None,
+    events_endpoint: Annotated[
+        str | None, typer.Option("--events-endpoint", help="The broker's events address.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what the broker publishes.
+
+    A line for each event; with --json one JSON document a line.
+    """
+    from cli.watching import events as show
+
+    show(context.obj, as_json, topics=topics or [], count=count, events_endpoint=events_endpoint)
+
+
+@app.command()
+def schema(
+    name: Annotated[str | None, typer.Argument(help="An action, an event or a record; all if none.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The schema is JSON in any case.")] = False,
+) -> None:
+    """Print the JSON Schema of the protocol."""
+    from cli.browsing import schema as show
+
+    show(name)

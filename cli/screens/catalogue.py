@@ -1,0 +1,96 @@
+"""Models as the catalogue tells them: `models`, `info` and `scan`."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from cli.screens.devices import NARROW, table
+from cli.screens.residency import facts
+from cli.units import ago, duration, size
+from protocol.enums import ModelStatus
+from protocol.records import ModelInfo
+from protocol.replies import GetModelInfoReply, ListModelsReply, ScanModelsReply
+
+STATUSES = {
+    ModelStatus.Loaded: "green",
+    ModelStatus.Loading: "cyan",
+    ModelStatus.Missing: "red",
+    ModelStatus.Corrupted: "red",
+    ModelStatus.Error: "red",
+}
+
+
+def models_view(reply: ListModelsReply, width: int) -> RenderableType:
+    """A page of models and what all of them amount to."""
+    wide = width >= NARROW
+    more = ("NAME", "TAGS") if wide else ()
+    made = table("MODEL", "TYPE", "SIZE", "STATUS", "DEVICES", *more, right=frozenset({"SIZE"}))
+    for model in reply.models:
+        extra = (Text(model.name), Text(", ".join(model.metadata.tags))) if wide else ()
+        devices = ", ".join(model.loaded_on_devices)
+        made.add_row(
+            Text(model.id), model.type.value, size(model.file_size), status_text(model.status), devices, *extra
+        )
+    types = ", ".join(f"{count} {kind.value}" for kind, count in reply.type_distribution.items() if count)
+    foot = f"page {reply.page} of {reply.total_pages}, {reply.total_count} models" + (f": {types}" if types else "")
+    return Group(made, Text(), Text(foot, style="dim"))
+
+
+def status_text(status: ModelStatus) -> Text:
+    """A model's status in its colour."""
+    return Text(status.value, style=STATUSES.get(status, ""))
+
+
+def info_view(reply: GetModelInfoReply) -> RenderableType:
+    """All that is known of one model."""
+    model = reply.model
+    about = model.metadata
+    rows: list[tuple[str, RenderableType]] = [
+        ("name", model.name),
+        ("type", model.type.value),
+        ("status", status_text(model.status)),
+        ("size", size(model.file_size)),
+        ("file", model.file_path),
+        ("hash", model.hash),
+        ("needs", f"{size(model.requirements.min_vram)} VRAM, {size(model.requirements.recommended_vram)} recommended"),
+        ("about", model.description),
+        ("author", about.author),
+        ("license", about.license),
+        ("tags", ", ".join(about.tags)),
+        ("source", about.source_url or ""),
+        ("devices", ", ".join(model.loaded_on_devices)),
+        ("precisions", ", ".join(mode.value for mode in model.capabilities.supported_precisions)),
+        ("usage", usage_text(reply)),
+        ("revision", str(model.revision)),
+    ]
+    shown = [(name, value) for name, value in rows if value != ""]
+    return Group(Text(model.id, style="bold"), facts(*shown), *_components(model))
+
+
+def usage_text(reply: GetModelInfoReply) -> str:
+    """Uses, their average time and the rating."""
+    usage = reply.usage_stats
+    if usage is None or not usage.total_usage_count:
+        return "not used yet"
+    rating = f", rated {usage.user_rating:g} of 5" if usage.user_rating is not None else ""
+    times = f"{usage.total_usage_count} times, last {ago(usage.last_used)}"
+    return f"{times}, {duration(usage.average_inference_time)} a run{rating}"
+
+
+def _components(model: ModelInfo) -> list[RenderableType]:
+    if not model.components:
+        return []
+    made = table("COMPONENT", "TYPE", "SIZE", "STATUS", "DEVICES", right=frozenset({"SIZE"}))
+    for part in model.components:
+        where = ", ".join(part.loaded_on_devices)
+        made.add_row(Text(part.name or part.id), part.type.value, size(part.size), part.status.value, where)
+    return [Text(), made]
+
+
+def scan_view(reply: ScanModelsReply) -> RenderableType:
+    """What a scan changed, and what it would not take."""
+    changes = (("added", reply.added), ("updated", reply.updated), ("missing", reply.missing))
+    rows: list[tuple[str, RenderableType]] = [(name, ", ".join(ids) or "-") for name, ids in changes]
+    refused = [Text(f"{item.path}: {item.code.value}, {item.reason}", style="yellow") for item in reply.rejected]
+    return Group(facts(*rows), *refused)

@@ -1,0 +1,140 @@
+"""One use of the client by one command: connecting, what goes to which stream, and how failures end the process.
+
+Exit status: 0 well, 1 the broker answered an error, 2 usage, 3 no broker answered, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+import msgspec
+import zmq
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.text import Text
+
+from client.answers import Answer, CommandFailed, NoAnswer, UnexpectedReply
+from client.sync import Client
+from protocol.commands import Cancel, Ping
+from protocol.errors import ErrorInfo
+from protocol.replies import Reply
+
+FAILED = 1
+USAGE = 2
+NO_BROKER = 3
+INTERRUPTED = 128 + signal.SIGINT
+FIRST_ANSWER_SECONDS = 5.0
+CANCEL_SECONDS = 2.0
+
+
+class Session:
+    """A connected client with the two consoles; `as_json` sends replies to standard output as they are."""
+
+    def __init__(self, client: Client, as_json: bool) -> None:
+        self.client = client
+        self.as_json = as_json
+        self.out = Console()
+        self.err = Console(stderr=True)
+        self.running: str | None = None
+
+    def answer(self, answer: Answer[Reply], view: RenderableType) -> None:
+        """Show a reply: the view for people, or the reply's JSON."""
+        if self.as_json:
+            print_json(answer.payload)
+        else:
+            self.out.print(view)
+            self.warn(answer.reply)
+
+    def warn(self, reply: Reply) -> None:
+        """The reply's warnings, on standard error."""
+        for warning in reply.warnings:
+            self.err.print(Text("warning: ", style="yellow") + Text(warning))
+
+
+def print_json(payload: bytes) -> None:
+    """One JSON document on standard output, indented."""
+    sys.stdout.write(msgspec.json.format(payload, indent=2).decode() + "\n")
+
+
+@contextmanager
+def session(endpoint: str | None, as_json: bool) -> Iterator[Session]:
+    """A session with a broker that answers; whatever goes wrong in it ends the process with its exit status."""
+    with orderly(as_json), connect(endpoint) as client:
+        client.call(Ping(), timeout=FIRST_ANSWER_SECONDS)
+        this = Session(client, as_json)
+        try:
+            yield this
+        except KeyboardInterrupt:
+            _cancel(this)
+            raise
+
+
+def connect(endpoint: str | None) -> Client:
+    """A client; a malformed endpoint is a usage error."""
+    try:
+        return Client(endpoint)
+    except zmq.ZMQError as error:
+        fail(f"'{endpoint}' is no endpoint to connect to: {error}", USAGE)
+
+
+def _cancel(session: Session) -> None:
+    """What runs for this command is stopped when the person who asked for it goes."""
+    if session.running is None:
+        return
+    with suppress(CommandFailed, NoAnswer, KeyboardInterrupt):
+        session.client.call(Cancel(target_request_id=session.running), timeout=CANCEL_SECONDS)
+        session.err.print(f"cancelled {session.running}", markup=False)
+
+
+@contextmanager
+def orderly(as_json: bool = False) -> Iterator[None]:
+    """Failures as exit statuses with a text on standard error, never as a traceback."""
+    try:
+        yield
+    except CommandFailed as failure:
+        if as_json:
+            print_json(failure.answer.payload)
+        Console(stderr=True).print(failure_panel(failure.info))
+        raise SystemExit(FAILED) from None
+    except NoAnswer as silence:
+        hint = "" if silence.connected else "; start one with `vrambroker serve`"
+        fail(f"{silence}{hint}", NO_BROKER)
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # The reader of standard output went away; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    except (OSError, UnexpectedReply) as error:
+        fail(str(error), FAILED)
+
+
+def fail(text: str, status: int) -> NoReturn:
+    """End the process with a line on standard error."""
+    Console(stderr=True).print(Text("error: ", style="bold red") + Text(text), soft_wrap=True)
+    raise SystemExit(status)
+
+
+def failure_panel(info: ErrorInfo) -> Panel:
+    """An error as people read it: code, message, numbers, and the commands that would help."""
+    lines: list[RenderableType] = [Text(info.message)]
+    numbers = {key: value for key, value in info.details.items() if value not in (None, "", [], {})}
+    if numbers:
+        lines.append(Text("  ".join(f"{key}={value}" for key, value in numbers.items()), style="dim"))
+    if info.retryable:
+        after = f" after {info.retry_after_ms} ms" if info.retry_after_ms else ""
+        lines.append(Text(f"may be tried again{after}", style="dim"))
+    for step in info.recovery:
+        command = command_text(step.action, step.parameters)
+        lines.append(Text.assemble(("try: ", "green"), step.description, (f"  {command}", "dim")))
+    return Panel(Group(*lines), title=Text(info.code.value, style="bold red"), title_align="left", border_style="red")
+
+
+def command_text(action: str, parameters: dict[str, object]) -> str:
+    """A recovery's command as JSON that can be sent."""
+    return msgspec.json.encode({"action": action, **parameters}).decode()

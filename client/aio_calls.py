@@ -1,0 +1,199 @@
+"""One method for each command, for the client for asyncio: typed fields in, the command's own reply out.
+
+Every method raises what the client's `send` raises. `client.calls` is its twin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, Unpack
+
+import msgspec
+
+from client import fields as f
+from client.answers import Answer, as_kind, stored
+from protocol import commands as c
+from protocol import replies as r
+from protocol.enums import ComponentRole, JobState
+
+R = TypeVar("R", bound=r.Reply)
+OnProgress = Callable[[r.ProgressReply], None] | None
+POLL_SECONDS = 0.1
+
+
+class AsyncCalls(ABC):
+    """The helper methods; the client adds `call`."""
+
+    @abstractmethod
+    async def call(
+        self,
+        command: c.Command,
+        attachments: Sequence[bytes] = (),
+        *,
+        timeout: float | None = None,
+        on_progress: OnProgress = None,
+    ) -> Answer[r.Reply]:
+        """Send a command and wait for its final answer."""
+
+    async def ask(
+        self, command: c.Command, kind: type[R], attachments: Sequence[bytes] = (), on_progress: OnProgress = None
+    ) -> Answer[R]:
+        """`call` for a command whose kind of reply is known; progress is asked for where somebody listens."""
+        if on_progress is not None:
+            command = msgspec.structs.replace(command, stream_progress=True)
+        return as_kind(await self.call(command, attachments, on_progress=on_progress), kind)
+
+    async def accept(self, command: c.Command, attachments: Sequence[bytes] = ()) -> r.AcceptedReply:
+        """Send a command of the device or catalog lane and return once it is accepted; `wait_for` gives its outcome."""
+        hurried = msgspec.structs.replace(command, wait_for_completion=False)
+        return (await self.ask(hurried, r.AcceptedReply, attachments)).reply
+
+    async def result(self, target_request_id: str) -> Answer[r.GetResultReply]:
+        """A command's stored final reply, with its attachments, or its live state."""
+        return await self.ask(c.GetResult(target_request_id=target_request_id), r.GetResultReply)
+
+    async def wait_for(self, target_request_id: str) -> Answer[r.Reply]:
+        """The outcome of a command that was accepted earlier, here or by another client; waits as long as it runs.
+
+        Raises LookupError where the broker does not know the command.
+        """
+        while True:
+            answer = await self.result(target_request_id)
+            match answer.reply.job_state:
+                case JobState.UNKNOWN:
+                    raise LookupError(f"the broker knows no command '{target_request_id}'")
+                case JobState.FINAL:
+                    return stored(answer)
+                case _:
+                    await asyncio.sleep(POLL_SECONDS)
+
+    async def generate(
+        self,
+        model_id: str,
+        prompt: str,
+        *,
+        image: bytes | None = None,
+        on_progress: OnProgress = None,
+        **fields: Unpack[f.GenerateFields],
+    ) -> Answer[r.GenerateReply]:
+        """Draw images; `image` is the file to start from (image-to-image). `client.pictures` reads the answer."""
+        command = c.Generate(model_id=model_id, prompt=prompt, **fields)
+        return await self.ask(command, r.GenerateReply, () if image is None else (image,), on_progress)
+
+    async def ping(self, **fields: Unpack[f.Common]) -> r.PingReply:
+        """Whether the broker is alive, and its epoch."""
+        return (await self.ask(c.Ping(**fields), r.PingReply)).reply
+
+    async def hello(self, **fields: Unpack[f.Common]) -> r.HelloReply:
+        """The broker's version, limits and actions; sets this connection's conventions."""
+        return (await self.ask(c.Hello(**fields), r.HelloReply)).reply
+
+    async def devices(self, **fields: Unpack[f.Common]) -> r.ListDevicesReply:
+        """Every device, or the one of `device_id`."""
+        return (await self.ask(c.ListDevices(**fields), r.ListDevicesReply)).reply
+
+    async def models(self, **fields: Unpack[f.ListModelsFields]) -> r.ListModelsReply:
+        """A page of the catalogue."""
+        return (await self.ask(c.ListModels(**fields), r.ListModelsReply)).reply
+
+    async def info(self, model_id: str, **fields: Unpack[f.GetModelInfoFields]) -> r.GetModelInfoReply:
+        """All that is known of one model."""
+        return (await self.ask(c.GetModelInfo(model_id=model_id, **fields), r.GetModelInfoReply)).reply
+
+    async def search(self, query: str, **fields: Unpack[f.SearchModelsFields]) -> r.SearchModelsReply:
+        """Ranked full-text search."""
+        return (await self.ask(c.SearchModels(query=query, **fields), r.SearchModelsReply)).reply
+
+    async def update_metadata(
+        self, model_id: str, metadata: dict[str, Any], **fields: Unpack[f.UpdateMetadataFields]
+    ) -> r.UpdateMetadataReply:
+        """Change what people say of a model, all or nothing."""
+        command = c.UpdateMetadata(model_id=model_id, metadata=metadata, **fields)
+        return (await self.ask(command, r.UpdateMetadataReply)).reply
+
+    async def scan(self, **fields: Unpack[f.ScanModelsFields]) -> r.ScanModelsReply:
+        """Look for models beneath the configured roots."""
+        return (await self.ask(c.ScanModels(**fields), r.ScanModelsReply)).reply
+
+    async def register(self, model_path: str, **fields: Unpack[f.RegisterModelFields]) -> r.RegisterModelReply:
+        """Add one file or folder, as the broker's machine names it."""
+        return (await self.ask(c.RegisterModel(model_path=model_path, **fields), r.RegisterModelReply)).reply
+
+    async def status(self, model_id: str = "", **fields: Unpack[f.StatusFields]) -> r.GetVramModelStatusReply:
+        """What is held where: one model, or all."""
+        return (await self.ask(c.GetVramModelStatus(model_id=model_id, **fields), r.GetVramModelStatusReply)).reply
+
+    async def load(
+        self, model_id: str, *, on_progress: OnProgress = None, **fields: Unpack[f.LoadFields]
+    ) -> r.LoadModelReply:
+        """Bring a model onto a device."""
+        command = c.LoadModel(model_id=model_id, **fields)
+        return (await self.ask(command, r.LoadModelReply, on_progress=on_progress)).reply
+
+    async def plan(self, model_id: str, **fields: Unpack[f.LoadFields]) -> r.PlanReply:
+        """What a load would do, without doing it."""
+        return (await self.ask(c.Plan(model_id=model_id, **fields), r.PlanReply)).reply
+
+    async def unload(self, model_id: str, **fields: Unpack[f.UnloadFields]) -> r.UnloadModelReply:
+        """Take a model off its device."""
+        return (await self.ask(c.UnloadModel(model_id=model_id, **fields), r.UnloadModelReply)).reply
+
+    async def pin(self, model_id: str, **fields: Unpack[f.Common]) -> r.PinModelReply:
+        """Protect a model from eviction and expiry."""
+        return (await self.ask(c.PinModel(model_id=model_id, **fields), r.PinModelReply)).reply
+
+    async def unpin(self, model_id: str, **fields: Unpack[f.Common]) -> r.UnpinModelReply:
+        """Lift a pin."""
+        return (await self.ask(c.UnpinModel(model_id=model_id, **fields), r.UnpinModelReply)).reply
+
+    async def validate(self, model_id: str, **fields: Unpack[f.ValidateFields]) -> r.ValidateModelReply:
+        """Check a file and whether it can run on a device."""
+        return (await self.ask(c.ValidateModel(model_id=model_id, **fields), r.ValidateModelReply)).reply
+
+    async def optimize(self, model_id: str, **fields: Unpack[f.OptimizeFields]) -> r.OptimizeModelReply:
+        """Make a model faster, smaller or better, measured."""
+        return (await self.ask(c.OptimizeModel(model_id=model_id, **fields), r.OptimizeModelReply)).reply
+
+    async def benchmark(self, model_id: str, **fields: Unpack[f.BenchmarkFields]) -> r.BenchmarkModelReply:
+        """Time a model on a device."""
+        return (await self.ask(c.BenchmarkModel(model_id=model_id, **fields), r.BenchmarkModelReply)).reply
+
+    async def load_component(
+        self, model_id: str, component: ComponentRole, **fields: Unpack[f.ComponentFields]
+    ) -> r.LoadComponentReply:
+        """Replace or add one part of a resident model."""
+        command = c.LoadComponent(model_id=model_id, component=component, **fields)
+        return (await self.ask(command, r.LoadComponentReply)).reply
+
+    async def unload_component(
+        self, model_id: str, component: ComponentRole, **fields: Unpack[f.ComponentFields]
+    ) -> r.UnloadComponentReply:
+        """Restore a model's own part, or remove an added one."""
+        command = c.UnloadComponent(model_id=model_id, component=component, **fields)
+        return (await self.ask(command, r.UnloadComponentReply)).reply
+
+    async def components(self, model_id: str, **fields: Unpack[f.Common]) -> r.ListComponentsReply:
+        """The parts of a resident model."""
+        return (await self.ask(c.ListComponents(model_id=model_id, **fields), r.ListComponentsReply)).reply
+
+    async def cancel(self, target_request_id: str, **fields: Unpack[f.Common]) -> r.CancelReply:
+        """Stop a command, whatever its stage."""
+        return (await self.ask(c.Cancel(target_request_id=target_request_id, **fields), r.CancelReply)).reply
+
+    async def explain(self, target_request_id: str, **fields: Unpack[f.Common]) -> r.ExplainReply:
+        """Why a command went where it went."""
+        return (await self.ask(c.Explain(target_request_id=target_request_id, **fields), r.ExplainReply)).reply
+
+    async def drain_device(self, device_id: str) -> r.DrainDeviceReply:
+        """Give a device no new work."""
+        return (await self.ask(c.DrainDevice(device_id=device_id), r.DrainDeviceReply)).reply
+
+    async def resume_device(self, device_id: str) -> r.ResumeDeviceReply:
+        """Give a drained device work again."""
+        return (await self.ask(c.ResumeDevice(device_id=device_id), r.ResumeDeviceReply)).reply
+
+    async def restart_worker(self, device_id: str) -> r.RestartWorkerReply:
+        """End a device's worker and start a fresh one."""
+        return (await self.ask(c.RestartWorker(device_id=device_id), r.RestartWorkerReply)).reply

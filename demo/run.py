@@ -1,0 +1,281 @@
+"""`make demo`: the whole system on this machine's devices, with models made on the spot, from start to clean stop.
+
+Decides what is shown and in which order, and fails where something is not as promised. It talks to the broker as any
+client does and knows nothing of its insides.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from cli.screens import devices as device_screens
+from cli.screens import residency
+from cli.session import failure_panel
+from cli.units import duration, size
+from client import Answer, Client, CommandFailed, NoAnswer, pictures
+from demo.inventory import DemoModel
+from demo.models import make_models
+from protocol.enums import DeviceState
+from protocol.errors import Fault
+from protocol.replies import DeviceInfo, GenerateReply, ProgressReply
+from settings.endpoints import read
+
+MODELS = (DemoModel.SD15, DemoModel.SDXL, DemoModel.FLUX)
+READY_SECONDS = 120.0
+STOP_SECONDS = 30.0
+POLL_SECONDS = 0.1
+SEED = 7
+STEPS = 8
+SIDE = 64
+LOG_LINES = 20
+
+console = Console()
+
+
+class Broken(Exception):
+    """Something is not as the project promises."""
+
+
+class Served:
+    """A broker of this demonstration alone: its own runtime folder, free ports, its log in a file."""
+
+    def __init__(self, runtime: Path, models: Path) -> None:
+        self.runtime = runtime
+        self.log = runtime / "serve.log"
+        environment = {
+            **{name: value for name, value in os.environ.items() if name != "VRAMBROKER_CONFIG"},
+            "VRAMBROKER_RUNTIME": str(runtime),
+            "VRAMBROKER_COMMANDS": "tcp://127.0.0.1:0",
+            "VRAMBROKER_EVENTS": "tcp://127.0.0.1:0",
+            "VRAMBROKER_WEB": "127.0.0.1:0",
+            "VRAMBROKER_MODELS": str(models),
+            "VRAMBROKER_DEVICES": os.environ.get("VRAMBROKER_DEVICES", "auto"),
+        }
+        with self.log.open("wb") as log:
+            words = [sys.executable, "-m", "cli", "serve"]
+            self.process = psutil.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def connect(self) -> Client:
+        """A client, once the broker takes commands. Raises Broken."""
+        until = time.monotonic() + READY_SECONDS
+        while (endpoints := read(self.runtime)) is None:
+            if self.process.poll() is not None:
+                raise Broken(f"the broker ended with {self.process.returncode} before it took commands")
+            if time.monotonic() > until:
+                raise Broken(f"the broker took no commands within {READY_SECONDS:g} s")
+            time.sleep(POLL_SECONDS)
+        return Client(endpoints.commands)
+
+    def stop(self) -> tuple[int, float]:
+        """Ask the broker to stop; its exit status and the seconds that it took. Raises Broken for what is left."""
+        family = self.process.children(recursive=True)
+        began = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(STOP_SECONDS)
+        except psutil.TimeoutExpired:
+            raise Broken(f"the broker did not stop within {STOP_SECONDS:g} s") from None
+        took = time.monotonic() - began
+        _, left = psutil.wait_procs(family, timeout=1.0)
+        if left:
+            raise Broken(f"processes are left: {', '.join(str(child.pid) for child in left)}")
+        return int(status), took
+
+    def end(self) -> None:
+        """Leave nothing behind, whatever happened."""
+        if self.process.is_running() and self.process.poll() is None:
+            family = self.process.children(recursive=True)
+            self.process.kill()
+            self.process.wait()
+            for child in family:
+                if child.is_running():
+                    child.kill()
+
+    def tell(self) -> None:
+        """The last lines of the log."""
+        lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        console.print(Rule("the broker's log", style="red"), Text("\n".join(lines), style="dim"))
+
+
+def demonstrate(models: Path, output: Path) -> None:
+    """Every part of the demonstration. Raises Broken, CommandFailed, NoAnswer."""
+    _make(models)
+    with tempfile.TemporaryDirectory(prefix="vrambroker-demo-") as folder:
+        served = Served(Path(folder), models)
+        try:
+            with served.connect() as client:
+                devices = _ready(client)
+                ids = _found(client)
+                _load(client, ids, devices)
+                _show(client)
+                _generate(client, ids, output)
+                _unload(client)
+            _stop(served)
+        except (Broken, Fault, NoAnswer):
+            served.tell()
+            raise
+        finally:
+            served.end()
+
+
+def _make(root: Path) -> None:
+    console.print(Rule("models, made on this machine"))
+    with _progress() as progress:
+        task = progress.add_task("making tiny models", total=len(MODELS))
+        make_models(root, only=list(MODELS), on_progress=lambda name: progress.update(task, advance=1))
+
+
+def _ready(client: Client) -> list[DeviceInfo]:
+    console.print(Rule("the broker and its workers"))
+    until = time.monotonic() + READY_SECONDS
+    with console.status("waiting for every worker"):
+        while not all(map(device_screens.is_ready, devices := client.devices().devices)) or not devices:
+            disabled = [device.device_id for device in devices if device.state is DeviceState.DISABLED]
+            if disabled or time.monotonic() > until:
+                raise Broken(f"not every worker became ready; given up: {', '.join(disabled) or 'none'}")
+            time.sleep(POLL_SECONDS)
+    console.print(device_screens.devices_view(client.devices()))
+    return devices
+
+
+def _found(client: Client) -> dict[DemoModel, str]:
+    """The ids that the catalogue gave to the models, by their folders."""
+    client.scan()
+    by_name = {Path(model.file_path).name: model.id for model in client.models(page_size=100).models}
+    missing = [model for model in MODELS if model not in by_name]
+    if missing:
+        raise Broken(f"the catalogue has no {', '.join(missing)}")
+    return {model: by_name[model] for model in MODELS}
+
+
+def _load(client: Client, ids: dict[DemoModel, str], devices: list[DeviceInfo]) -> None:
+    console.print(Rule("loading"))
+    for index, model in enumerate(MODELS[:2]):
+        device = devices[index % len(devices)]
+        console.print(residency.load_view(client.load(ids[model], device_id=device.device_id)), Text())
+
+
+def _show(client: Client) -> None:
+    console.print(Rule("vrambroker ps"))
+    console.print(device_screens.ps_view(client.devices(), console.width))
+
+
+def _generate(client: Client, ids: dict[DemoModel, str], output: Path) -> None:
+    console.print(Rule("pictures"))
+    output.mkdir(parents=True, exist_ok=True)
+    timings = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("PICTURE", "MODEL", "DEVICE", "SEED", "LOADED IN", "DENOISE", "TOTAL"):
+        timings.add_column(column, justify="left" if column in ("PICTURE", "MODEL", "DEVICE") else "right")
+    first: bytes | None = None
+    for number, model in enumerate((*MODELS, DemoModel.SD15)):
+        image = first if number == len(MODELS) else None
+        answer = _draw(client, ids[model], image)
+        picture = pictures(answer)[0]
+        first = first or picture.data
+        file = output / f"{model}{'-from-image' if image else ''}{picture.suffix}"
+        file.write_bytes(picture.data)
+        timings.add_row(Text(str(file)), *_figures(answer.reply))
+    console.print(timings)
+
+
+def _figures(reply: GenerateReply) -> tuple[str, ...]:
+    timing = reply.timing
+    load = sum(ms for ms in (timing.read_ms, timing.build_ms, timing.promote_ms) if isinstance(ms, float))
+    denoise = duration(timing.denoise_ms) if isinstance(timing.denoise_ms, float) else "-"
+    loaded = duration(load) if load else "-"
+    return reply.model_id, reply.device_id, str(reply.seed), loaded, denoise, duration(timing.total_ms)
+
+
+def _draw(client: Client, model_id: str, image: bytes | None) -> Answer[GenerateReply]:
+    with _progress() as progress:
+        task = progress.add_task(f"{model_id}{' from an image' if image else ''}", total=STEPS)
+
+        def step(reply: ProgressReply) -> None:
+            progress.update(task, completed=reply.step or 0, total=reply.steps or STEPS)
+
+        answer = client.generate(
+            model_id,
+            "a lighthouse at dusk, oil on canvas",
+            image=image,
+            strength=None if image is None else 0.6,
+            width=SIDE if image is None else None,
+            height=SIDE if image is None else None,
+            steps=STEPS,
+            seed=SEED,
+            on_progress=step,
+        )
+        progress.update(task, completed=progress.tasks[0].total)
+        return answer
+
+
+def _unload(client: Client) -> None:
+    console.print(Rule("unloading"))
+    for entry in client.status().models:
+        reply = client.unload(entry.model_id, device_id=entry.device_id or "", clear_cache=True)
+        console.print(residency.unload_view(reply), Text())
+        if not reply.memory_freed and not reply.ram_freed:
+            raise Broken(f"unloading {entry.model_id} freed nothing")
+    status = client.status()
+    console.print(f"{size(status.used_vram)} of {size(status.total_vram)} in use afterwards")
+    if status.models:
+        raise Broken(f"still held: {', '.join(entry.model_id for entry in status.models)}")
+
+
+def _stop(served: Served) -> None:
+    console.print(Rule("stopping"))
+    status, seconds = served.stop()
+    if status != 0:
+        raise Broken(f"the broker exited with {status}")
+    console.print(f"the broker exited with 0 after {duration(seconds * 1000)}; no process is left")
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield progress
+
+
+def main(
+    models: Annotated[Path, typer.Option(help="Where the demonstration models are kept.")] = Path("demo-models"),
+    output: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path("demo-output"),
+) -> None:
+    """Make models, serve, load, draw, unload, stop; exit 1 where something is not as promised."""
+    try:
+        demonstrate(models.absolute(), output)
+    except CommandFailed as failure:
+        console.print(failure_panel(failure.info))
+        raise typer.Exit(1) from None
+    except (Broken, NoAnswer) as problem:
+        console.print(Text(f"failed: {problem}", style="bold red"))
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    console.print(Text("all as promised", style="bold green"))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,194 @@
+"""What `vrambroker` prints, where, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import replies
+from router import Received, Router
+
+from cli.main import serve_arguments
+from protocol.codec import action_of
+from protocol.commands import Generate, LoadModel, UnloadModel
+from protocol.enums import DeviceState, LoadPriority, ModelPrecision
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+COMMANDS = (
+    ("status",),
+    ("ps",),
+    ("devices",),
+    ("models",),
+    ("info", "tiny-sd15"),
+    ("scan",),
+    ("load", "tiny-sd15"),
+    ("unload", "tiny-sd15"),
+    ("pin", "tiny-sd15"),
+    ("cancel", "r1"),
+    ("generate", "tiny-sd15", "a [fox]"),
+)
+
+NAMES = {words[0] for words in COMMANDS} | {"serve", "unpin", "events", "schema"}
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+def test_json_is_the_only_thing_on_standard_output(broker: Router, vrambroker: Run, words: tuple[str, ...]) -> None:
+    done = vrambroker("-e", broker.endpoint, *words, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["success"] is True
+
+
+def test_a_refusal_exits_1_and_names_code_message_and_recovery(vrambroker: Run) -> None:
+    with Router(refuse_loads) as router:
+        done = vrambroker("-e", router.endpoint, "load", "m")
+        spoken = vrambroker("-e", router.endpoint, "load", "m", "--json")
+    assert (done.returncode, spoken.returncode) == (1, 1)
+    assert done.stdout == "" and "Traceback" not in done.stderr
+    for part in ("INSUFFICIENT_MEMORY", "needs 9 GiB", "unload [tiny]", '"model_id":"tiny"'):
+        assert part in done.stderr
+    assert json.loads(spoken.stdout)["error"]["code"] == "INSUFFICIENT_MEMORY"
+
+
+def refuse_loads(received: Received) -> None:
+    action = action_of(received.command)
+    received.send(replies.refusal(action) if action == "load_model" else replies.of_action(action))
+
+
+def test_mistakes_of_usage_exit_2(vrambroker: Run) -> None:
+    for words in (
+        ("nonsense",),
+        ("load",),
+        ("load", "m", "--precision", "Float12"),
+        ("load", "m", "--keep-alive", "soon"),
+        ("generate", "m", "p", "--size", "big"),
+        ("serve", "--port", "1"),
+        ("schema", "nothing"),
+        ("-e", "nowhere", "ps"),
+    ):
+        done = vrambroker(*words)
+        assert done.returncode == 2, words
+        assert "Traceback" not in done.stderr
+
+
+def test_no_broker_exits_3(vrambroker: Run) -> None:
+    with Router(lambda received: None) as router:
+        endpoint = router.endpoint
+    done = vrambroker("-e", endpoint, "ps", "--json")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "no broker is connected" in " ".join(done.stderr.split())
+
+
+def test_options_become_the_command(broker: Router, vrambroker: Run) -> None:
+    words = "--precision float16 --priority high --keep-alive 5m --pin --attention-slicing --set tiles=4 -d cpu:1"
+    assert vrambroker("-e", broker.endpoint, "load", "m", *words.split()).returncode == 0
+    sent = broker.seen[-1].command
+    assert isinstance(sent, LoadModel) and sent.configuration is not None
+    assert (sent.priority, sent.keep_alive, sent.pin, sent.device_id) == (LoadPriority.High, 300.0, True, "cpu:1")
+    assert sent.configuration.precision is ModelPrecision.Float16
+    assert sent.configuration.memory_optimization.enable_attention_slicing
+    assert sent.configuration.parameters == {"tiles": 4}
+
+
+def test_no_options_send_no_configuration(broker: Router, vrambroker: Run) -> None:
+    vrambroker("-e", broker.endpoint, "load", "m")
+    sent = broker.seen[-1].command
+    assert isinstance(sent, LoadModel) and sent.configuration is None
+    vrambroker("-e", broker.endpoint, "unload", "m", "--force", "--clear-cache")
+    sent = broker.seen[-1].command
+    assert isinstance(sent, UnloadModel) and sent.force and sent.clear_cache
+
+
+def test_generated_images_are_written_and_never_replaced(broker: Router, vrambroker: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "tiny-sd15-7.png").write_bytes(b"precious")
+    (tmp_path / "from.png").write_bytes(replies.PNG)
+    words = "--size 64x32 --steps 4 --seed 7 --lora style:0.5 --image from.png --strength 0.5 -o out"
+    done = vrambroker("-e", broker.endpoint, "generate", "tiny-sd15", "a [fox]", *words.split())
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "tiny-sd15-7.png").read_bytes() == b"precious"
+    assert (tmp_path / "out" / "tiny-sd15-7.2.png").read_bytes() == replies.PNG
+    assert "tiny-sd15-7.2.png" in done.stdout
+    sent = broker.seen[-1].command
+    assert isinstance(sent, Generate) and sent.loras is not None
+    assert (sent.width, sent.height, sent.prompt, sent.loras[0].scale) == (64, 32, "a [fox]", 0.5)
+    assert broker.seen[-1].attachments == [replies.PNG]
+
+
+def test_status_wait_is_0_once_every_worker_is_ready(vrambroker: Run) -> None:
+    asked: list[str] = []
+
+    def answer(received: Received) -> None:
+        action = action_of(received.command)
+        asked.append(action)
+        late = asked.count("list_devices") < 3
+        states = (DeviceState.READY, DeviceState.STARTING if late else DeviceState.BUSY)
+        received.send(replies.devices(*states) if action == "list_devices" else replies.of_action(action))
+
+    with Router(answer) as router:
+        assert vrambroker("-e", router.endpoint, "status", "--wait", "30").returncode == 0
+    assert asked.count("list_devices") == 3
+
+
+def test_status_wait_fails_when_a_worker_is_not_ready_in_time(vrambroker: Run) -> None:
+    def answer(received: Received) -> None:
+        action = action_of(received.command)
+        starting = replies.devices(DeviceState.STARTING)
+        received.send(starting if action == "list_devices" else replies.of_action(action))
+
+    with Router(answer) as router:
+        done = vrambroker("-e", router.endpoint, "status", "--wait", "0.2", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["success"] is True
+    assert "not every worker was ready" in done.stderr
+
+
+def test_interrupting_a_generation_cancels_it_without_a_traceback(tmp_path: Path) -> None:
+    begun: list[Received] = []
+
+    def answer(received: Received) -> None:
+        action = action_of(received.command)
+        if action == "generate":
+            begun.append(received)
+        else:
+            received.send(replies.of_action(action))
+
+    with Router(answer) as router:
+        words = [sys.executable, "-m", "cli", "-e", router.endpoint, "generate", "m", "p", "-o", str(tmp_path)]
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+            while not begun:
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert "Traceback" not in errors
+        assert action_of(router.seen[-1].command) == "cancel"
+
+
+def test_schema_needs_no_broker_and_holds_what_it_refers_to(vrambroker: Run) -> None:
+    whole = json.loads(vrambroker("schema").stdout)
+    part = json.loads(vrambroker("schema", "load_model").stdout)
+    assert "generate" in whole["commands"]
+    assert part["commands"]["$ref"] == "#/$defs/LoadModel"
+    assert {"LoadModel", "LoadModelReply", "ModelLoadConfiguration"} <= set(part["$defs"]) < set(whole["$defs"])
+
+
+def test_serve_is_handed_over_before_typer_is_imported() -> None:
+    assert serve_arguments(["serve"]) == (True, None)
+    assert serve_arguments(["serve", "--config", "a.toml"]) == (True, Path("a.toml"))
+    assert serve_arguments(["serve", "--config=a.toml"]) == (True, Path("a.toml"))
+    for words in (["serve", "--help"], ["serve", "--config"], ["serve", "x"], ["ps"], []):
+        assert serve_arguments(words) == (False, None)
+    loaded = "import sys, cli.main; print([m for m in ('typer', 'rich', 'torch', 'zmq', 'client') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_lists_every_command(vrambroker: Run) -> None:
+    shown = vrambroker("--help").stdout
+    for name in NAMES:
+        assert f"  {name} " in shown

@@ -1,0 +1,135 @@
+"""Every screen fits consoles of any width and shows words as they are."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import replies
+from rich.console import Console, RenderableType
+
+from cli.screens import bars, catalogue, devices, events, residency
+from cli.session import failure_panel
+from client.events import Published
+from protocol.enums import DeviceState, JobState, PressureLevel, Tier
+from protocol.events import CatalogEvent, Event, JobEvent, ModelEvent, QueueEvent, TelemetryEvent, WorkerEvent
+from protocol.replies import JobProgress
+from protocol.telemetry import DeviceMemory, HostMemory
+
+WIDTHS = (20, 40, 80, 200)
+HEAD: dict[str, Any] = {"seq": 3, "time": replies.NOW, "epoch": "e"}
+EVENTS: tuple[Event, ...] = (
+    TelemetryEvent(
+        **HEAD,
+        device_id="cpu:0",
+        memory=DeviceMemory(total=8, used=4, free=4),
+        memory_pressure=replies.PRESSURE,
+        host=HostMemory(),
+    ),
+    WorkerEvent(**HEAD, device_id="cpu:0", state=DeviceState.LOST, generation=2, pid=None, restarts=1, reason="killed"),
+    ModelEvent(
+        **HEAD,
+        device_id="cpu:0",
+        model_id="m",
+        tier=Tier.VRAM,
+        from_tier=Tier.DISK,
+        bytes=1024,
+        reason="loaded",
+        stage="read",
+        bytes_done=512,
+        bytes_total=1024,
+    ),
+    JobEvent(
+        **HEAD,
+        request_id="r",
+        action="generate",
+        job_state=JobState.RUNNING,
+        progress=JobProgress(step=2, steps=9),
+    ),
+    QueueEvent(**HEAD, depth=3, in_flight=1, by_device={}, by_priority={}, oldest_ms=12.0),
+    CatalogEvent(**HEAD, model_id="m", change="added", revision=1),
+)
+
+
+def drawn(view: RenderableType, width: int, encoding: str = "utf-8") -> str:
+    """What a console of this width prints; no line of it is wider."""
+    raw = io.BytesIO()
+    with io.TextIOWrapper(raw, encoding=encoding, errors="strict") as file:
+        Console(file=file, width=width, force_terminal=True, color_system=None).print(view)
+        file.flush()
+        text = raw.getvalue().decode(encoding)
+    assert all(len(line) <= width for line in text.splitlines())
+    return text
+
+
+def reply(action: str) -> Any:
+    return replies.of_action(action)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_screens_fit_any_width(width: int) -> None:
+    views = (
+        devices.ps_view(reply("list_devices"), width),
+        devices.devices_view(reply("list_devices")),
+        devices.status_view(reply("hello"), "tcp://127.0.0.1:5555", reply("get_vram_model_status")),
+        catalogue.models_view(reply("list_models"), width),
+        catalogue.info_view(reply("get_model_info")),
+        catalogue.scan_view(reply("scan_models")),
+        residency.load_view(reply("load_model")),
+        residency.unload_view(reply("unload_model")),
+        residency.pin_view(reply("pin_model")),
+        residency.generate_view(reply("generate"), [Path("out/a.png")]),
+    )
+    for view in views:
+        assert drawn(view, width).strip()
+
+
+def test_ps_shows_memory_models_step_and_pressure() -> None:
+    shown = drawn(devices.ps_view(reply("list_devices"), 160), 160)
+    for part in ("cpu:0", "7.0 GiB / 8.0 GiB", "elevated 81%", "generate tiny-sd15 3/20", "Float16", "pinned", "█"):
+        assert part in shown
+
+
+def test_load_says_which_option_was_not_applied_and_why() -> None:
+    shown = drawn(residency.load_view(reply("load_model")), 160)
+    assert "enable_tensor_rt" in shown and "not on a cpu device" in shown and "50% of the file" in shown
+
+
+def test_words_in_brackets_are_words() -> None:
+    shown = drawn(catalogue.models_view(reply("list_models"), 120), 120)
+    assert "Tiny [SD]" in shown
+    assert "[b]" in drawn(catalogue.scan_view(reply("scan_models")), 120)
+    error = replies.refusal("load_model").error
+    assert error is not None and "unload [tiny]" in drawn(failure_panel(error), 120)
+
+
+def test_a_console_without_unicode_gets_plain_bars() -> None:
+    shown = drawn(bars.MemoryBar(7, 8, None, 8), 40, encoding="ascii")
+    assert shown == "#######."
+
+
+@pytest.mark.parametrize(
+    ("busy", "idle", "total", "expected"),
+    [
+        (0, 0, 0, (0, 0, 10)),
+        (1, 0, 10**9, (1, 0, 9)),
+        (10, 0, 10, (10, 0, 0)),
+        (9, 9, 10, (9, 1, 0)),
+        (5, 5, 10, (5, 5, 0)),
+    ],
+)
+def test_bar_cells_always_fill_the_width(busy: int, idle: int, total: int, expected: tuple[int, int, int]) -> None:
+    assert bars.cells(busy, idle, total, 10) == expected
+
+
+def test_every_pressure_level_has_a_colour() -> None:
+    assert set(bars.COLOURS) == set(PressureLevel)
+    assert set(devices.STATES) == set(DeviceState)
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_every_event_is_one_line(event: Event) -> None:
+    line = events.event_line(Published(topic="a.b", event=event, payload=b"", missed=2, restarted=True))
+    assert "\n" not in line.plain and "2 missed" in line.plain and len(line.plain.split()) > 6
