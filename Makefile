@@ -1,6 +1,9 @@
 # The front door. Every target sets up what it needs; `make` alone lists them.
 
-PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,$(shell command -v $(p) 2>/dev/null)))
+# The first that runs and is new enough: a name on the path may be a shim of a version that is not there.
+NEW_ENOUGH := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && command -v $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.ready
 ROOMS := protocol settings modelfiles broker catalog worker client cli demo
@@ -23,7 +26,7 @@ setup: $(STAMP)
 
 # CLIP's vocabulary comes with open_clip_torch; its own dependencies are not wanted.
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "setup: Python 3.11, 3.12 or 3.13 is needed"; exit 1; }
 	@test -x $(BIN)/python || { echo "setup: $$($(PYTHON) --version) in .venv"; $(PYTHON) -m venv .venv; }
 	@echo "setup: the packages of pyproject.toml in the versions of constraints.txt (torch among them: some minutes)"
 	@$(BIN)/pip install --quiet --constraint constraints.txt torch

@@ -16,7 +16,7 @@ from protocol.errors import ErrorCode, Fault, invalid, missing
 from protocol.records import ModelLoadConfiguration
 from protocol.replies import Limits
 
-MODEL_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """What a model id looks like."""
 
 MAX_SEED = 2**63 - 1

@@ -6,6 +6,7 @@ repaired (`protocol.tolerant`). A reply that nothing renames is encoded straight
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -20,11 +21,12 @@ from protocol.enums import Encoding, EnumForm, Naming, ReplyState
 from protocol.errors import ErrorCode, ErrorInfo, Fault, invalid, missing
 from protocol.link import Spelling
 from protocol.replies import Limits
-from protocol.tolerant import Repair, fold
+from protocol.tolerant import Repair, enum_fields, fold, is_plain
 
 _BOM = b"\xef\xbb\xbf"
 _MAP_BYTES = frozenset([*range(0x80, 0x90), 0xDE, 0xDF])
 _ARRAY_BYTES = frozenset([*range(0x90, 0xA0), 0xDC, 0xDD])
+_LONG_NUMBER = re.compile(rb"\d{19}")
 _ACTION_WORDS = {fold(alias): name for alias, name in ALIASES.items()}
 _FOLDED_ACTION = frozenset({"action"})
 DEFAULT_LIMITS = Limits()
@@ -78,10 +80,8 @@ def decode_command(payload: bytes, limits: Limits = DEFAULT_LIMITS) -> Decoded:
     encoding = encoding_of(payload, limits)
     try:
         command = (_json_commands if encoding is Encoding.JSON else _msgpack_commands).decode(payload)
-        if encoding is Encoding.MSGPACK or payload.count(b"{") + payload.count(b"[") > limits.payload_depth:
-            _check_depth(msgspec.to_builtins(command), limits)
-    except Fault as fault:
-        raise Refused(fault.info, encoding) from None
+        if _is_doubtful(payload, encoding, limits):
+            return _decode_tolerantly(payload, encoding, limits)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return _decode_tolerantly(payload, encoding, limits)
     try:
@@ -124,6 +124,14 @@ def malformed(text: str) -> Fault:
     return Fault(ErrorCode.MALFORMED_MESSAGE, text)
 
 
+_ENUM_FIELDS = re.compile(b"|".join(sorted(name.encode() for name in enum_fields(AnyCommand))))
+
+
+def mentions_enum(payload: bytes) -> bool:
+    """Could a payload that decoded strictly hold an enum of the host? False is certain."""
+    return _ENUM_FIELDS.search(payload) is not None
+
+
 def shown_by(payload: bytes, encoding: Encoding) -> Shown:
     """What a payload that decoded strictly shows."""
     repair = Repair(warn_unknown=False)
@@ -136,6 +144,14 @@ def _builtins(payload: bytes, encoding: Encoding) -> Any:
     if encoding is Encoding.JSON:
         return msgspec.json.decode(payload.removeprefix(_BOM))
     return msgspec.msgpack.decode(payload)
+
+
+def _is_doubtful(payload: bytes, encoding: Encoding, limits: Limits) -> bool:
+    """Whether a payload that decoded strictly holds free content that is too deep, or that no reply could say again."""
+    deep = payload.count(b"{") + payload.count(b"[") > limits.payload_depth
+    if encoding is Encoding.JSON and not deep and _LONG_NUMBER.search(payload) is None:
+        return False
+    return not is_plain(_builtins(payload, encoding), limits.payload_depth)
 
 
 def _check_depth(value: Any, limits: Limits) -> None:
@@ -228,29 +244,28 @@ def _encode(value: Struct, spelling: Spelling) -> bytes:
 
 
 def decode_reply(payload: bytes) -> r.Reply:
-    """The reply in a payload of any encoding and spelling. Raises Fault MALFORMED_MESSAGE or INVALID_ARGUMENT."""
+    """The reply in a payload of any encoding and spelling. Raises Fault."""
     try:
         encoding = encoding_of(payload, Limits(payload_bytes=len(payload)))
-        value = _builtins(payload, encoding)
+        return reply_of(_builtins(payload, encoding))
     except Refused as refused:
         raise malformed(refused.fault.message) from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise malformed(f"the reply cannot be read: {error}") from None
-    return reply_of(value)
+        raise malformed(f"the reply cannot be read: {str(error)[:200]}") from None
 
 
 def reply_of(value: Any) -> r.Reply:
-    """A reply from its builtins in any spelling. Raises Fault."""
+    """A reply from its builtins in any spelling. Raises Fault, and RecursionError where results nest without end."""
     if not isinstance(value, dict):
         raise invalid("reply", value, "an object")
     folded = {fold(key): key for key in value if isinstance(key, str)}
-    action = str(value.get(folded.get("action", ""), ""))
+    action, state_word = (value.get(folded.get(name, "")) for name in ("action", "state"))
     try:
-        state = ReplyState(value.get(folded.get("state", "")))
+        state = ReplyState(state_word)
     except ValueError:
-        raise invalid("state", value.get(folded.get("state", "")), "a reply's state") from None
+        raise invalid("state", state_word, "a reply's state") from None
     cls = _reply_class(action, state)
-    if cls is r.LoadModelReply:
+    if cls is r.LoadModelReply and "memoryusage" in folded:
         value = _load_from_host(value, folded["memoryusage"])
     reply: r.Reply = Repair(warn_unknown=False).struct(value, cls)
     if isinstance(reply, r.GetResultReply) and reply.result is not None:
@@ -258,13 +273,13 @@ def reply_of(value: Any) -> r.Reply:
     return reply
 
 
-def _reply_class(action: str, state: ReplyState) -> type[r.Reply]:
+def _reply_class(action: object, state: ReplyState) -> type[r.Reply]:
     match state:
         case ReplyState.ACCEPTED:
             return r.AcceptedReply
         case ReplyState.PROGRESS:
             return r.ProgressReply
-        case ReplyState.COMPLETED if action in ACTIONS:
+        case ReplyState.COMPLETED if isinstance(action, str) and action in ACTIONS:
             return ACTIONS[action].reply
         case _:
             return r.FailedReply
@@ -275,5 +290,5 @@ def _load_from_host(value: dict[str, Any], key: str) -> dict[str, Any]:
     record = value[key]
     if not isinstance(record, dict):
         return value
-    total = next(item for name, item in record.items() if fold(name) == "modelmemorybytes")
+    total = next((item for name, item in record.items() if fold(str(name)) == "modelmemorybytes"), 0)
     return {**value, key: total, "memory": record}

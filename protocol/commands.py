@@ -32,10 +32,10 @@ from protocol.enums import (
     SortDirection,
     ValidationLevel,
 )
-from protocol.records import ModelBenchmarkConfiguration, ModelLoadConfiguration, Record
+from protocol.records import ModelBenchmarkConfiguration, ModelLoadConfiguration, SentRecord
 
 
-class Attachment(Record, frozen=True, kw_only=True):
+class Attachment(SentRecord, frozen=True, kw_only=True):
     """An opaque frame that follows the payload; `bytes` is its length."""
 
     name: str
@@ -43,14 +43,14 @@ class Attachment(Record, frozen=True, kw_only=True):
     bytes: int
 
 
-class Conventions(Record, frozen=True, kw_only=True):
+class Conventions(SentRecord, frozen=True, kw_only=True):
     """How the client wants replies spelled; a part that is absent is left as it is."""
 
     naming: Naming | None = None
     enums: EnumForm | None = None
 
 
-class FileValidationContext(Record, frozen=True, kw_only=True):
+class FileValidationContext(SentRecord, frozen=True, kw_only=True):
     """What the host believes about a file; what differs becomes a warning."""
 
     file_exists: bool | None = None
@@ -59,7 +59,7 @@ class FileValidationContext(Record, frozen=True, kw_only=True):
     cache_available: bool | None = None
 
 
-class MemoryPressureContext(Record, frozen=True, kw_only=True):
+class MemoryPressureContext(SentRecord, frozen=True, kw_only=True):
     """The host's own memory: utilization in percent, its cache in MiB."""
 
     cache_utilization: float | None = None
@@ -68,14 +68,14 @@ class MemoryPressureContext(Record, frozen=True, kw_only=True):
     cache_size_mb: float | None = None
 
 
-class LoraUse(Record, frozen=True, kw_only=True):
+class LoraUse(SentRecord, frozen=True, kw_only=True):
     """A LoRA for one picture."""
 
     name: str
     scale: float = 1.0
 
 
-class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="action"):
+class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="action"):
     """What any command may carry; `timeout_seconds` None means the action's default."""
 
     request_id: str | None = None

@@ -27,7 +27,11 @@ class Record(Struct, frozen=True, kw_only=True):
     """What every record of the wire is: immutable, fields by name."""
 
 
-class ModelMemoryOptimization(Record, frozen=True, kw_only=True):
+class SentRecord(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A record that clients send: the strict decoder drops none of its keys in silence."""
+
+
+class ModelMemoryOptimization(SentRecord, frozen=True, kw_only=True):
     """Ways to hold less of a model; `memory_fraction` is a share of the device, 0 for no bound."""
 
     enable_attention_slicing: bool = False
@@ -36,7 +40,7 @@ class ModelMemoryOptimization(Record, frozen=True, kw_only=True):
     memory_fraction: float = 0.0
 
 
-class ModelPerformanceOptimization(Record, frozen=True, kw_only=True):
+class ModelPerformanceOptimization(SentRecord, frozen=True, kw_only=True):
     """Ways to run a model faster."""
 
     enable_tensor_rt: bool = False
@@ -45,7 +49,7 @@ class ModelPerformanceOptimization(Record, frozen=True, kw_only=True):
     enable_flash_attention: bool = False
 
 
-class ModelLoadConfiguration(Record, frozen=True, kw_only=True):
+class ModelLoadConfiguration(SentRecord, frozen=True, kw_only=True):
     """How a model is to be loaded."""
 
     precision: ModelPrecision = ModelPrecision.Auto
@@ -54,7 +58,7 @@ class ModelLoadConfiguration(Record, frozen=True, kw_only=True):
     parameters: dict[str, Any] = {}
 
 
-class ModelBenchmarkConfiguration(Record, frozen=True, kw_only=True):
+class ModelBenchmarkConfiguration(SentRecord, frozen=True, kw_only=True):
     """What a benchmark runs: sizes in pixels, images in a batch, denoising steps."""
 
     input_width: int = 512

@@ -8,7 +8,7 @@ import msgspec
 
 from protocol import enums
 from protocol.actions import ACTIONS
-from protocol.dialect import pascal
+from protocol.dialect import HOST_FIELDS, pascal
 from protocol.events import EVENTS
 from protocol.replies import AcceptedReply, FailedReply, ProgressReply
 
@@ -42,9 +42,12 @@ def schema() -> dict[str, Any]:
 
 
 def _annotate(definitions: dict[str, Any]) -> None:
+    renamed = {cls.__name__: names for cls, names in HOST_FIELDS.items()}
     for name, definition in definitions.items():
         cls = getattr(enums, name, None)
         if isinstance(cls, type) and issubclass(cls, enums.WireEnum):
             definition["x-ordinals"] = {member.value: member.ordinal for member in cls}
         for wire_name, prop in definition.get("properties", {}).items():
-            prop["x-host-name"] = pascal(wire_name)
+            host_name = renamed.get(name, {}).get(wire_name, wire_name)
+            if host_name is not None:
+                prop["x-host-name"] = pascal(host_name)

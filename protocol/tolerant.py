@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import difflib
 import enum
+import math
 import re
+import sys
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -23,7 +25,9 @@ from protocol.errors import invalid, missing
 DURATION_FIELDS = frozenset({"timeout_seconds", "keep_alive"})
 """Fields in seconds that may also be TimeSpan text."""
 
-_TIMESPAN = re.compile(r"^(-)?(?:(\d+)\.)?(\d{1,2}):(\d{2})(?::(\d{2})(\.\d{1,7})?)?$")
+_TIMESPAN = re.compile(r"(-)?(?:(\d{1,8})\.)?(\d{1,2}):(\d{2})(?::(\d{2})(\.\d{1,7})?)?", re.ASCII)
+_MIN_INTEGER, _END_INTEGER, _END_UNSIGNED = -(2**63), 2**63, 2**64
+_MOST_SUGGESTIONS = 32
 _FRACTION = re.compile(r"(\.\d{6})\d+")
 
 
@@ -43,7 +47,7 @@ def naming_of(key: str) -> Naming | None:
 
 def seconds_of(text: str) -> float | None:
     """Seconds of TimeSpan text (`[-][d.]hh:mm[:ss[.fffffff]]`); None for any other text."""
-    match = _TIMESPAN.match(text)
+    match = _TIMESPAN.fullmatch(text)
     if match is None:
         return None
     sign, days, hours, minutes, secs, fraction = match.groups()
@@ -58,12 +62,36 @@ def _fields(cls: type[Struct]) -> dict[str, mi.Field]:
     return {fold(field.name): field for field in info.fields}
 
 
+def enum_fields(kind: Any) -> set[str]:
+    """The wire names of all fields, at any depth of a struct type or a union, that can hold a `WireEnum`."""
+    names: set[str] = set()
+    pending, seen = [mi.type_info(kind)], set()
+    while pending:
+        info = pending.pop()
+        if isinstance(info, mi.UnionType):
+            pending.extend(info.types)
+        elif isinstance(info, mi.StructType) and info.cls not in seen:
+            seen.add(info.cls)
+            names |= {field.encode_name for field in info.fields if _holds_enum(field.type)}
+            pending.extend(field.type for field in info.fields)
+    return names
+
+
+def _holds_enum(kind: mi.Type) -> bool:
+    if isinstance(kind, mi.UnionType):
+        return any(_holds_enum(member) for member in kind.types)
+    if isinstance(kind, mi.ListType):
+        return _holds_enum(kind.item_type)
+    return isinstance(kind, mi.EnumType) and issubclass(kind.cls, WireEnum)
+
+
 class Repair:
     """One tolerant decode: what was warned of, and which naming and enum form the message shows."""
 
     def __init__(self, *, warn_unknown: bool = True) -> None:
         self.warnings: list[str] = []
         self._warn_unknown = warn_unknown
+        self._suggestions = 0
         self._namings: list[Naming] = []
         self._enum_forms: set[EnumForm] = set()
 
@@ -123,7 +151,10 @@ class Repair:
     def _unknown(self, key: str, path: str, known: dict[str, mi.Field]) -> None:
         if not self._warn_unknown:
             return
-        close = difflib.get_close_matches(fold(key), known, n=1, cutoff=0.6)
+        # A search costs as much as a small decode: a payload of nothing but unknown names must not hold the broker up.
+        self._suggestions += 1
+        few = self._suggestions <= _MOST_SUGGESTIONS
+        close = difflib.get_close_matches(fold(key[:120]), known, n=1, cutoff=0.6) if few else []
         nearest = f"; the nearest known name is '{known[close[0]].name}'" if close else ""
         where = f"{path}.{key}" if path else key
         self.warnings.append(f"unknown field '{where[:120]}' is ignored{nearest}")
@@ -132,7 +163,7 @@ class Repair:
         """A value as the type wants it. Raises Fault."""
         match kind:
             case mi.AnyType():
-                return value
+                return _json_value(value, path)
             case mi.UnionType():
                 return self._union(value, kind, path)
             case mi.StructType():
@@ -212,20 +243,54 @@ def _duration(text: str, path: str) -> float:
 
 
 def _integer(value: Any, path: str) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    raise invalid(path, value, "an integer")
+    if isinstance(value, int | float) and not isinstance(value, bool) and _MIN_INTEGER <= value < _END_INTEGER:
+        whole = int(value)
+        if whole == value:
+            return whole
+    raise invalid(path, value, "an integer of 64 bits")
 
 
 def _number(value: Any, path: str) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            pass
-    raise invalid(path, value, "a number")
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and -sys.float_info.max <= value <= sys.float_info.max
+    ):
+        return float(value)
+    raise invalid(path, value, "a finite number")
+
+
+def _is_leaf(value: Any, end: int) -> bool:
+    """Whether a value that is no list and no object, and no integer from `end` on, can stand in any reply."""
+    if value is None or isinstance(value, str | bool | datetime):
+        return True
+    if isinstance(value, int):
+        return _MIN_INTEGER <= value < end
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def is_plain(value: Any, depth: int) -> bool:
+    """Whether a decoded value needs no closer look: JSON's values and moments, at most `depth` levels deep."""
+    if isinstance(value, dict):
+        return depth > 0 and all(isinstance(key, str) and is_plain(item, depth - 1) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return depth > 0 and all(is_plain(item, depth - 1) for item in value)
+    return _is_leaf(value, _END_INTEGER)
+
+
+def _json_value(value: Any, path: str) -> Any:
+    """Free content, held to what a reply could say again."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise invalid(f"{path} key", key, "text")
+            _json_value(item, f"{path}.{key[:80]}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _json_value(item, f"{path}[{index}]")
+    elif not _is_leaf(value, _END_UNSIGNED):
+        raise invalid(path, value, "a JSON value: text, a finite number of 64 bits, true, false, null, list or object")
+    return value
 
 
 def _datetime(value: Any, path: str) -> datetime:

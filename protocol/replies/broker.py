@@ -1,0 +1,182 @@
+"""Replies of the broker itself: devices, results, decisions, administration."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from protocol.commands import Attachment, Conventions
+from protocol.enums import (
+    CancelOutcome,
+    DeviceKind,
+    DeviceState,
+    JobState,
+    ModelPrecision,
+    Tier,
+)
+from protocol.records import (
+    Record,
+)
+from protocol.replies.base import Limits, ModelReply, Reply
+from protocol.telemetry import MemoryPressure, Telemetry
+
+
+class PingReply(Reply, frozen=True, kw_only=True):
+    """The broker is alive."""
+
+    time: datetime
+    epoch: str
+
+
+class HelloReply(Reply, frozen=True, kw_only=True):
+    """Who answers, what it can do and how it spells."""
+
+    server: str
+    version: str
+    protocol: int = 1
+    epoch: str
+    actions: list[str]
+    limits: Limits
+    conventions: Conventions
+
+
+class HeldModel(Record, frozen=True, kw_only=True):
+    """A model in `list_devices`."""
+
+    model_id: str
+    tier: Tier
+    bytes: int
+    precision: ModelPrecision
+    pinned: bool
+    sessions: int
+    last_used: datetime
+
+
+class RunningCommand(Record, frozen=True, kw_only=True):
+    """What a device does now."""
+
+    request_id: str
+    action: str
+    model_id: str
+    started_at: datetime
+    step: int | None = None
+    steps: int | None = None
+
+
+class DeviceInfo(Record, frozen=True, kw_only=True):
+    """A device as `list_devices` shows it; sizes in bytes."""
+
+    device_id: str
+    uuid: str
+    name: str
+    kind: DeviceKind
+    state: DeviceState
+    total_vram: int
+    used_vram: int
+    free_vram: int
+    models: list[HeldModel] = []
+    memory_pressure: MemoryPressure | None = None
+    telemetry: Telemetry | None = None
+    queue_depth: int = 0
+    running: RunningCommand | None = None
+    pid: int | None = None
+    generation: int = 0
+    restarts: int = 0
+    uptime_seconds: float = 0.0
+
+
+class ListDevicesReply(Reply, frozen=True, kw_only=True):
+    """Every device asked for."""
+
+    devices: list[DeviceInfo]
+
+
+class CancelReply(Reply, frozen=True, kw_only=True):
+    """What a cancel found."""
+
+    target_request_id: str
+    outcome: CancelOutcome
+
+
+class JobProgress(Record, frozen=True, kw_only=True):
+    """How far an assigned command has come; None before its first step."""
+
+    step: int | None = None
+    steps: int | None = None
+    eta_ms: float | None = None
+
+
+class GetResultReply(Reply, frozen=True, kw_only=True):
+    """A stored final reply, or the live state of a command that is on its way."""
+
+    target_request_id: str
+    job_state: JobState
+    result: Any = None
+    position: int | None = None
+    device_id: str | None = None
+    progress: JobProgress | None = None
+    attachments: list[Attachment] = []
+
+
+class PlannedEviction(Record, frozen=True, kw_only=True):
+    """A model that would leave, or left, and the bytes that this frees."""
+
+    model_id: str
+    bytes: int
+
+
+class Candidate(Record, frozen=True, kw_only=True):
+    """A device that a command could go to; a lower score (estimated seconds) is better."""
+
+    device_id: str
+    score: float | None = None
+    terms: dict[str, float] = {}
+    excluded_because: str | None = None
+
+
+class WaitRecord(Record, frozen=True, kw_only=True):
+    """Time that a command spent waiting for one reason."""
+
+    reason: str
+    ms: float
+
+
+class ExplainReply(Reply, frozen=True, kw_only=True):
+    """Why a command went where it went."""
+
+    target_request_id: str
+    candidates: list[Candidate]
+    chosen: str | None = None
+    evictions: list[PlannedEviction] = []
+    waits: list[WaitRecord] = []
+    passes: int = 0
+
+
+class PlanReply(ModelReply, frozen=True, kw_only=True):
+    """What a load would do."""
+
+    fits: bool
+    bytes_needed: int
+    peak_bytes: int
+    evictions: list[PlannedEviction] = []
+    estimated_ms: float
+    candidates: list[Candidate] = []
+
+
+class AdminReply(Reply, frozen=True, kw_only=True):
+    """A device after an administrator's command."""
+
+    device_id: str
+    device_state: DeviceState
+
+
+class DrainDeviceReply(AdminReply, frozen=True, kw_only=True):
+    """The device takes no new work."""
+
+
+class ResumeDeviceReply(AdminReply, frozen=True, kw_only=True):
+    """The device takes work."""
+
+
+class RestartWorkerReply(AdminReply, frozen=True, kw_only=True):
+    """The device's worker is being replaced."""

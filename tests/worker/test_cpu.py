@@ -1,0 +1,246 @@
+"""Real pipelines on the cpu device: bytes, precision, pictures, out of memory."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from protocol import commands as c
+from protocol.enums import Delivery, ImageFormat, LoadSource, ModelPrecision, ModelStatus, ModelType, Tier
+from protocol.errors import ErrorCode
+from protocol.link import ModelRef
+from protocol.records import ModelLoadConfiguration, ModelMemoryOptimization
+from protocol.replies import GenerateReply, LoadModelReply, UnloadModelReply
+from tests.worker.bench import Bench, worker_spec
+from worker.job import Job, Progress
+from worker.running import TorchModel
+
+SD15, SDXL, FLUX, SD3 = "tiny-sd15", "tiny-sdxl", "tiny-flux", "tiny-sd3"
+
+
+def load(bench: Bench, name: str, precision: ModelPrecision = ModelPrecision.Auto) -> LoadModelReply:
+    configuration = ModelLoadConfiguration(precision=precision)
+    return bench.reply(LoadModelReply, c.LoadModel(model_id=name, configuration=configuration), name)
+
+
+def draw(name: str, **fields: object) -> c.Generate:
+    chosen = {"prompt": "a small boat", "steps": 2, "seed": 7, "width": 64, "height": 64, **fields}
+    return c.Generate(model_id=name, **chosen)  # type: ignore[arg-type]
+
+
+def weights(bench: Bench, name: str) -> list[torch.Tensor]:
+    resident = bench.engine.cache.get(name)
+    assert resident is not None and isinstance(resident.built, TorchModel)
+    return [t for module in resident.built._pipelines.modules() for t in (*module.parameters(), *module.buffers())]
+
+
+@pytest.mark.parametrize("name", [SD15, SDXL, FLUX, SD3, "tiny-sdxl-single.safetensors"])
+def test_every_family_loads_and_draws(cpu: Bench, name: str) -> None:
+    reply = load(cpu, name)
+    counted = sum(t.numel() * t.element_size() for t in weights(cpu, name))
+    assert reply.memory_usage == reply.memory_added == counted == cpu.engine.device.gauge().used
+    outcome = cpu.run(draw(name, negative_prompt="rain"), name)
+    assert isinstance(outcome.reply, GenerateReply), outcome.reply.error
+    image = Image.open(io.BytesIO(outcome.attachments[0]))
+    assert (image.size, outcome.reply.steps_done) == ((64, 64), 2)
+    timing = outcome.reply.timing
+    assert all(isinstance(ms, float) for ms in (timing.encode_ms, timing.denoise_ms, timing.per_step_ms))
+    assert outcome.facts is not None and (outcome.facts.peak_bytes or 0) > counted
+
+
+def test_a_single_file_draws_what_its_folder_draws(cpu: Bench) -> None:
+    folder, single = (cpu.run(draw(name), name) for name in (SDXL, "tiny-sdxl-single.safetensors"))
+    assert folder.attachments == single.attachments
+
+
+def test_equal_seeds_draw_equal_bytes_and_other_seeds_others(cpu: Bench) -> None:
+    first, again, other = (cpu.run(draw(SD15, seed=seed), SD15).attachments for seed in (7, 7, 8))
+    assert first == again
+    assert first != other
+
+
+def test_an_image_of_a_batch_is_that_of_its_own_seed(cpu: Bench) -> None:
+    batch = cpu.run(draw(SD15, num_images=2), SD15)
+    assert len(batch.attachments) == 2 and batch.attachments[0] != batch.attachments[1]
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "width"),
+    [
+        (ModelPrecision.Float32, torch.float32, 4),
+        (ModelPrecision.Float16, torch.float16, 2),
+        (ModelPrecision.BFloat16, torch.bfloat16, 2),
+    ],
+)
+def test_precision_changes_type_and_bytes(
+    cpu: Bench, precision: ModelPrecision, dtype: torch.dtype, width: int
+) -> None:
+    reply = load(cpu, SD15, precision)
+    floats = [t for t in weights(cpu, SD15) if t.is_floating_point()]
+    assert {t.dtype for t in floats} == {dtype}
+    whole = sum(t.numel() * t.element_size() for t in weights(cpu, SD15) if not t.is_floating_point())
+    assert reply.memory_usage == sum(t.numel() for t in floats) * width + whole
+    option = reply.options[0]
+    assert (option.option, option.applied, option.evidence and option.evidence["precision"]) == (
+        "precision",
+        True,
+        precision.value,
+    )
+
+
+def test_auto_says_what_it_is(cpu: Bench) -> None:
+    option = load(cpu, SD15).options[0]
+    assert option.applied and option.reason is not None and option.reason.startswith("Auto is ")
+
+
+def test_widths_that_the_device_lacks_are_refused_naming_those_it_has(cpu: Bench) -> None:
+    configuration = ModelLoadConfiguration(precision=ModelPrecision.Int8)
+    error = cpu.error(c.LoadModel(model_id=SD15, configuration=configuration), SD15)
+    assert error.code is ErrorCode.NOT_SUPPORTED
+    assert error.details["precisions"] == ["Float32", "Float16", "BFloat16"]
+
+
+def test_weights_are_private_copies(cpu: Bench, tmp_path: Path) -> None:
+    copy = tmp_path / SD15
+    shutil.copytree(cpu.root / SD15, copy)
+    bench = Bench(tmp_path, worker_spec(tmp_path))
+    before = bench.run(draw(SD15), SD15).attachments
+    for file in copy.rglob("*.safetensors"):
+        with file.open("r+b") as stream:
+            stream.seek(-4096, 2)
+            stream.write(b"\0" * 4096)
+    assert bench.run(draw(SD15), SD15).attachments == before
+
+
+def test_a_placement_beyond_the_budget_raises_out_of_memory(model_root: Path) -> None:
+    bench = Bench(model_root, worker_spec(model_root, budget_bytes=8 << 20))
+    load(bench, SD15, ModelPrecision.Float32)
+    resident = bench.engine.cache.get(SD15)
+    assert resident is not None
+    with pytest.raises(torch.OutOfMemoryError):
+        resident.built.promote(None)
+
+
+def test_unload_frees_every_byte_and_ram_brings_the_same_model_back(cpu: Bench) -> None:
+    first = cpu.run(draw(SD15), SD15).attachments
+    used = cpu.engine.device.gauge().used
+    reply = cpu.reply(UnloadModelReply, c.UnloadModel(model_id=SD15), SD15)
+    assert (reply.memory_freed, cpu.engine.device.gauge().used) == (used, 0)
+    assert cpu.engine.cache.listing()[0].tier is Tier.RAM
+    assert load(cpu, SD15).cache.source is LoadSource.RAM
+    assert cpu.run(draw(SD15), SD15).attachments == first
+
+
+def test_eviction_makes_room_for_another_model(model_root: Path) -> None:
+    bench = Bench(model_root, worker_spec(model_root, budget_bytes=10 << 20, ram_budget_bytes=0))
+    load(bench, SD15)
+    load(bench, SDXL)
+    assert [entry.model_id for entry in bench.engine.cache.listing()] == [SDXL]
+
+
+def test_a_picture_can_start_from_a_picture(cpu: Bench) -> None:
+    source = io.BytesIO()
+    Image.new("RGB", (64, 64), "teal").save(source, "PNG")
+    data = source.getvalue()
+    attachments = [c.Attachment(name="image-0", media_type="image/png", bytes=len(data))]
+    for name in (SD15, FLUX):
+        command = draw(name, steps=4, strength=0.5, attachments=attachments)
+        outcome = cpu.run(command, name, [data])
+        assert isinstance(outcome.reply, GenerateReply), outcome.reply.error
+        assert outcome.reply.steps_done == 2
+
+
+def test_what_is_no_picture_is_refused(cpu: Bench) -> None:
+    attachments = [c.Attachment(name="image-0", bytes=4)]
+    outcome = cpu.run(draw(SD15, strength=0.5, attachments=attachments), SD15, [b"nope"])
+    assert outcome.reply.error is not None and outcome.reply.error.code is ErrorCode.INVALID_ARGUMENT
+
+
+def test_schedulers_go_by_name_and_an_unknown_one_lists_them(cpu: Bench) -> None:
+    default = cpu.run(draw(SD15), SD15).attachments
+    euler = cpu.run(draw(SD15, scheduler="EulerDiscreteScheduler"), SD15).attachments
+    assert euler and euler != default
+    assert cpu.run(draw(SD15, scheduler="euler"), SD15).attachments == euler
+    error = cpu.error(draw(SD15, scheduler="subprocess"), SD15)
+    assert error.code is ErrorCode.INVALID_ARGUMENT and "DDIMScheduler" in error.message
+
+
+@pytest.mark.parametrize("image_format", list(ImageFormat))
+def test_formats_are_real(cpu: Bench, image_format: ImageFormat) -> None:
+    outcome = cpu.run(draw(SD15, steps=1, image_format=image_format, delivery=Delivery.PATH), SD15)
+    assert isinstance(outcome.reply, GenerateReply) and outcome.reply.images[0].path is not None
+    with Image.open(outcome.reply.images[0].path) as image:
+        assert (image.format or "").lower() == image_format.value
+    assert outcome.reply.images[0].path.startswith(cpu.engine.spec.outputs)
+
+
+def test_a_cancel_stops_between_steps(cpu: Bench) -> None:
+    seen: list[int] = []
+
+    def stop(job: Job, progress: Progress) -> None:
+        if progress.step is not None:
+            seen.append(progress.step)
+            job.cancel(ErrorCode.CANCELLED, "enough")
+
+    load(cpu, SD15)
+    outcome = cpu.run(draw(SD15, steps=200), SD15, on_progress=stop)
+    assert outcome.reply.state.value == "cancelled"
+    assert len(seen) == 1
+    held = cpu.engine.cache.listing()[0]
+    assert (held.sessions, held.health) == (0, 1.0)
+
+
+def test_values_that_are_not_finite_fail_and_lower_the_health(cpu: Bench) -> None:
+    load(cpu, SD15)
+    with torch.no_grad():
+        weights(cpu, SD15)[0].fill_(float("nan"))
+    error = cpu.error(draw(SD15), SD15)
+    assert error.code is ErrorCode.INFERENCE_FAILED
+    assert cpu.engine.cache.listing()[0].health == 0.0
+
+
+def test_a_share_of_the_device_bounds_the_work_too(cpu: Bench) -> None:
+    used = load(cpu, SD15).memory_usage
+    fraction = (used + 1000) / cpu.engine.spec.budget_bytes
+    memory = ModelMemoryOptimization(memory_fraction=fraction)
+    configuration = ModelLoadConfiguration(memory_optimization=memory)
+    cpu.reply(LoadModelReply, c.LoadModel(model_id=SD15, configuration=configuration), SD15)
+    error = cpu.error(draw(SD15), SD15)
+    assert error.code is ErrorCode.INSUFFICIENT_MEMORY
+    assert cpu.engine.sampler.pressure().level.value == "critical"
+
+
+def test_loras_are_not_supported(cpu: Bench) -> None:
+    error = cpu.error(draw(SD15, loras=[c.LoraUse(name="x")]), SD15)
+    assert error.code is ErrorCode.NOT_SUPPORTED
+
+
+def test_a_folder_that_turns_unsafe_is_refused_right_before_loading(cpu: Bench, tmp_path: Path) -> None:
+    shutil.copytree(cpu.root / SD15, tmp_path / SD15)
+    bench = Bench(tmp_path, worker_spec(tmp_path))
+    ref = ModelRef(
+        model_id=SD15,
+        path=str(tmp_path / SD15),
+        type=ModelType.SD15,
+        size_bytes=1,
+        status=ModelStatus.Available,
+    )
+    index = tmp_path / SD15 / "model_index.json"
+    index.write_text(index.read_text().replace("UNet2DConditionModel", "EvilModel"))
+    error = bench.error(c.LoadModel(model_id=SD15), model=ref)
+    assert error.code is ErrorCode.UNSAFE_MODEL
+
+
+def test_equal_encoder_widths_in_a_single_file_are_refused(cpu: Bench, tmp_path: Path) -> None:
+    name = "tiny-sdxl-single"
+    shutil.copytree(cpu.root / name, tmp_path / name)
+    shutil.copy(cpu.root / f"{name}.safetensors", tmp_path)
+    shutil.copy(tmp_path / name / "text_encoder_2" / "config.json", tmp_path / name / "text_encoder" / "config.json")
+    bench = Bench(tmp_path, worker_spec(tmp_path))
+    error = bench.error(c.LoadModel(model_id=f"{name}.safetensors"), f"{name}.safetensors")
+    assert error.code is ErrorCode.MODEL_LOADING_FAILED and "cannot tell them apart" in error.message

@@ -1,0 +1,39 @@
+"""What each command does on a device: one file for each, found by the command's type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from protocol import commands as c
+from protocol.checks import unsupported
+from protocol.replies import ModelReply
+from worker.actions.generate import generate
+from worker.actions.list_components import list_components
+from worker.actions.load_model import load_model
+from worker.actions.pin_model import pin_model, unpin_model
+from worker.actions.unload_model import unload_model
+from worker.engine import Engine
+from worker.job import Job
+
+Act = Callable[[Engine, Job, Any], ModelReply]
+
+
+def refuse(_: Engine, job: Job, __: c.Command) -> NoReturn:
+    """The answer to a command of a worker's lanes that this worker does not carry out."""
+    raise unsupported(job.assign.action, "this worker loads, unloads, pins, lists components and generates")
+
+
+ACTIONS: dict[type[c.Command], Act] = {
+    c.LoadModel: load_model,
+    c.UnloadModel: unload_model,
+    c.Generate: generate,
+    c.PinModel: pin_model,
+    c.UnpinModel: unpin_model,
+    c.ListComponents: list_components,
+    c.ValidateModel: refuse,
+    c.OptimizeModel: refuse,
+    c.BenchmarkModel: refuse,
+    c.LoadComponent: refuse,
+    c.UnloadComponent: refuse,
+}

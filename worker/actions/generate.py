@@ -1,0 +1,165 @@
+"""`generate`: text-to-image and image-to-image; images behind the reply, in files beneath the output root, or in it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+import time
+from pathlib import Path
+
+from protocol import commands as c
+from protocol.checks import MAX_SEED, unsupported
+from protocol.enums import Delivery, ImageFormat, Tier
+from protocol.errors import ErrorCode, Fault, Recovery, invalid
+from protocol.link import RunFacts
+from protocol.replies import GeneratedImage, GenerateReply
+from worker import pictures
+from worker.cache import Resident
+from worker.devices.base import Drawing, DrawOrder, Raster
+from worker.engine import Engine, common
+from worker.job import Job
+from worker.loading import Wish, assigned_model, bring
+
+CHOSEN_SEED_BITS = 32
+NO_FAILURE = frozenset({ErrorCode.CANCELLED, ErrorCode.SUPERSEDED, ErrorCode.TIMEOUT, ErrorCode.INVALID_ARGUMENT})
+"""Faults that say nothing of the model's health."""
+
+
+def generate(engine: Engine, job: Job, command: c.Generate) -> GenerateReply:
+    """Draw the images asked for. Raises Fault."""
+    if command.loras:
+        raise unsupported("loras", "this worker draws with the model's own weights")
+    if len(job.attachments) > 1:
+        raise invalid("attachments", len(job.attachments), "one image, or none")
+    seed = secrets.randbits(CHOSEN_SEED_BITS) if command.seed is None else command.seed
+    resident, load_ms = _resident(engine, job, command)
+    engine.cache.begin(resident)
+    began = time.perf_counter()
+    try:
+        drawing = _drawn(engine, job, resident, _order(engine, job, resident, command, seed))
+    except Exception as error:
+        if not isinstance(error, Fault) or error.code not in NO_FAILURE:
+            resident.note_run(succeeded=False)
+        raise
+    finally:
+        engine.cache.end(resident)
+    run_ms = (time.perf_counter() - began) * 1000
+    resident.note_run(succeeded=True)
+    resident.note_drawing(run_ms, len(drawing.images), drawing.peak_bytes)
+    job.facts = RunFacts(load_ms=load_ms, run_ms=run_ms, images=len(drawing.images), peak_bytes=drawing.peak_bytes)
+    return _reply(engine, job, command, drawing, seed=seed, run_ms=run_ms)
+
+
+def _resident(engine: Engine, job: Job, command: c.Generate) -> tuple[Resident, float | None]:
+    """The model on the device, and the milliseconds that its load took where it needed one."""
+    resident = engine.cache.get(command.model_id)
+    if resident is not None and resident.tier is Tier.VRAM:
+        return resident, None
+    if not command.load_if_needed:
+        parameters = {"model_id": command.model_id, "device_id": engine.spec.device_id}
+        recovery = Recovery(action="load_model", description="load it first", parameters=parameters)
+        expected = f"true: {command.model_id} is not on {engine.spec.device_id}"
+        info = invalid("load_if_needed", False, expected).info
+        raise Fault(info.code, info.message, details=info.details, recovery=[recovery])
+    brought = bring(engine, job, assigned_model(job, command.model_id), Wish(priority=command.priority))
+    return brought.resident, brought.load_ms
+
+
+def _order(engine: Engine, job: Job, resident: Resident, command: c.Generate, seed: int) -> DrawOrder:
+    fraction = resident.resolved.memory_fraction
+    return DrawOrder(
+        prompt=command.prompt or "",
+        negative_prompt=command.negative_prompt,
+        width=command.width,
+        height=command.height,
+        steps=command.steps,
+        guidance_scale=command.guidance_scale,
+        seeds=[(seed + index) % (MAX_SEED + 1) for index in range(command.num_images)],
+        scheduler=command.scheduler,
+        source=job.attachments[0] if job.attachments else None,
+        strength=command.strength,
+        limit_bytes=int(fraction * engine.keeper.room().total),
+    )
+
+
+def _drawn(engine: Engine, job: Job, resident: Resident, order: DrawOrder) -> Drawing:
+    """The drawing; where the device runs out of memory, once more with every idle model gone.
+
+    Raises Fault INSUFFICIENT_MEMORY.
+    """
+    drawing = _attempt(engine, job, resident, order)
+    if drawing is None:
+        engine.keeper.empty(resident.model_id)
+        drawing = _attempt(engine, job, resident, order)
+    if drawing is None:
+        needed = max(resident.highest_bytes, resident.bytes + 1)
+        fault = engine.cache.insufficient(needed, engine.keeper.room())
+        text = f"{resident.model_id} ran out of memory at this size; {fault.info.message}"
+        raise Fault(fault.code, text, details=fault.info.details, recovery=fault.info.recovery)
+    return drawing
+
+
+def _attempt(engine: Engine, job: Job, resident: Resident, order: DrawOrder) -> Drawing | None:
+    """One run; None where the device ran out of memory. Memory is reclaimed once nothing refers to it any more."""
+    try:
+        return resident.built.draw(order, job)
+    except engine.device.out_of_memory:
+        engine.sampler.note_oom()
+    engine.device.reclaim()
+    return None
+
+
+def _reply(
+    engine: Engine, job: Job, command: c.Generate, drawing: Drawing, *, seed: int, run_ms: float
+) -> GenerateReply:
+    images = [_delivered(engine, job, command, index, raster) for index, raster in enumerate(drawing.images)]
+    job.warnings += drawing.warnings
+    for name in ("encode_ms", "denoise_ms", "decode_ms"):
+        measured = getattr(drawing, name)
+        if measured is not None:
+            job.phases[name] = measured
+    if drawing.denoise_ms is not None and drawing.steps_done:
+        job.phases["per_step_ms"] = drawing.denoise_ms / drawing.steps_done
+    inline = command.delivery is Delivery.ATTACHMENT
+    return GenerateReply(
+        **{**common(job), "model_id": command.model_id},
+        message=f"{len(images)} image{'s' if len(images) > 1 else ''} in {run_ms:.0f} ms",
+        seed=seed,
+        images=images,
+        steps_done=drawing.steps_done,
+        attachments=[c.Attachment(name=i.name, media_type=i.media_type, bytes=i.bytes) for i in images if inline],
+        not_measured=drawing.not_measured,
+    )
+
+
+def _delivered(engine: Engine, job: Job, command: c.Generate, index: int, raster: Raster) -> GeneratedImage:
+    data = pictures.encode(raster, command.image_format)
+    path = encoded = None
+    match command.delivery:
+        case Delivery.ATTACHMENT:
+            job.frames.append(data)
+        case Delivery.PATH:
+            path = str(_written(Path(engine.spec.outputs), data, command.image_format))
+        case Delivery.BASE64:
+            encoded = base64.b64encode(data).decode()
+    return GeneratedImage(
+        name=f"image-{index}",
+        media_type=pictures.MEDIA_TYPES[command.image_format],
+        width=raster.width,
+        height=raster.height,
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        path=path,
+        data=encoded,
+    )
+
+
+def _written(folder: Path, data: bytes, image_format: ImageFormat) -> Path:
+    """A new file beneath the output root, there at once and whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{secrets.token_hex(16)}.{image_format.value}"
+    scratch = path.with_suffix(".part")
+    scratch.write_bytes(data)
+    scratch.replace(path)
+    return path

@@ -1,0 +1,42 @@
+"""What becomes of the host's hints about its own memory: honoured, or ignored with the reason."""
+
+from __future__ import annotations
+
+from protocol.commands import LoadModel
+from protocol.enums import CoordinationMode, LoadingStrategy, LoadSource
+from protocol.replies import Coordination, IgnoredHint, RamTier
+from worker.cache import ModelCache
+
+
+def host_holds_file(command: LoadModel) -> bool:
+    """Whether the host says that it keeps the file in its own memory."""
+    return bool(command.cache_optimized) or command.coordination_mode is CoordinationMode.RAM_TO_VRAM
+
+
+def coordinate(command: LoadModel, source: LoadSource, cache: ModelCache) -> Coordination | None:
+    """The account of a load's hints; None where none was sent."""
+    mode, strategy = command.coordination_mode, command.loading_strategy
+    if mode is None and command.cache_optimized is None and strategy is LoadingStrategy.DEFAULT:
+        return None
+    honoured: list[str] = []
+    ignored: list[IgnoredHint] = []
+    if mode is CoordinationMode.RAM_TO_VRAM:
+        honoured.append("coordination_mode")
+    elif mode is CoordinationMode.CACHE_AND_VRAM_SYNC:
+        reason = "get_vram_model_status answers it: a load has one model to tell of"
+        ignored.append(IgnoredHint(hint="coordination_mode", reason=reason))
+    elif mode is CoordinationMode.CACHE_AND_VRAM_OPTIMIZATION:
+        reason = "it needs memory_pressure_context, which a load does not carry"
+        ignored.append(IgnoredHint(hint="coordination_mode", reason=reason))
+    if command.cache_optimized is not None:
+        honoured.append("cache_optimized")
+    if strategy is not LoadingStrategy.DEFAULT:
+        ignored.append(IgnoredHint(hint="loading_strategy", reason=_strategy_reason(strategy, source)))
+    tier = RamTier(bytes=cache.ram_bytes(), budget_bytes=cache.ram_budget_bytes)
+    return Coordination(mode=mode, honoured=honoured, ignored=ignored, ram_tier=tier)
+
+
+def _strategy_reason(strategy: LoadingStrategy, source: LoadSource) -> str:
+    if source is not LoadSource.DISK:
+        return f"the model came from {source.value}: nothing was read"
+    return f"this worker reads component by component, whatever the strategy; {strategy.value} changes nothing"

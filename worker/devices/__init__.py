@@ -1,0 +1,1 @@
+"""The kinds of device, behind one interface."""

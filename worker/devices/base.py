@@ -1,0 +1,150 @@
+"""What the rest of the worker knows of a device: build a model, move it, run it, read the memory.
+
+The three kinds differ in where bytes lie and what counts them; actions, cache and session never ask which they have.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+from modelfiles.model import ModelFile
+from protocol.enums import ComponentType, ModelPrecision
+from protocol.records import Record
+from protocol.telemetry import DeviceIdentity
+from worker.job import Job
+
+
+class Gauge(Record, frozen=True, kw_only=True):
+    """One reading of a device, in bytes; `free` is what a placement can have. `missing` gives reasons for None."""
+
+    total: int
+    used: int
+    free: int
+    reserved: int | None = None
+    allocated: int | None = None
+    peak: int | None = None
+    utilization: float | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+    energy_j: float | None = None
+    torch: dict[str, int] | None = None
+    missing: dict[str, str] = {}
+
+
+class PartBytes(Record, frozen=True, kw_only=True):
+    """A component of a built model: bytes of its parameters and buffers."""
+
+    name: str
+    type: ComponentType
+    path: str
+    bytes: int
+
+
+class Build(Record, frozen=True, kw_only=True):
+    """How a model is to be built; `config_path` "" where the file needs none."""
+
+    file: ModelFile
+    precision: ModelPrecision
+    config_path: str = ""
+
+
+class DrawOrder(Record, frozen=True, kw_only=True):
+    """A picture to draw: None means the model's own default. Sizes in pixels, one seed for each image.
+
+    `limit_bytes` bounds the model and its work together, 0 for no bound.
+    """
+
+    prompt: str
+    negative_prompt: str
+    width: int | None
+    height: int | None
+    steps: int | None
+    guidance_scale: float | None
+    seeds: list[int]
+    scheduler: str = ""
+    source: bytes | None = None
+    strength: float | None = None
+    limit_bytes: int = 0
+
+
+class Raster(Record, frozen=True, kw_only=True):
+    """An image: 3 bytes for each pixel, rows from the top."""
+
+    width: int
+    height: int
+    rgb: bytes
+
+
+class Drawing(Record, frozen=True, kw_only=True):
+    """What a run made and measured; `peak_bytes` is weights and working memory, None where nothing measured it."""
+
+    images: list[Raster]
+    steps_done: int
+    encode_ms: float | None = None
+    denoise_ms: float | None = None
+    decode_ms: float | None = None
+    peak_bytes: int | None = None
+    warnings: list[str] = []
+    not_measured: dict[str, str] = {}
+
+
+class BuiltModel(ABC):
+    """A model in host memory or on its device. Only the device thread touches it."""
+
+    precision: ModelPrecision
+    parts: list[PartBytes]
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.bytes for part in self.parts)
+
+    @abstractmethod
+    def promote(self, job: Job | None) -> None:
+        """Host memory to device. Raises the device's `out_of_memory`; then the model is where it was."""
+
+    @abstractmethod
+    def demote(self) -> None:
+        """Device to host memory."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give back every byte, wherever it is. The model is not used again."""
+
+    @abstractmethod
+    def draw(self, order: DrawOrder, job: Job) -> Drawing:
+        """Run the pipeline. Raises Fault, and the device's `out_of_memory`."""
+
+
+class Device(ABC):
+    """One device. `start`, `build` and every model belong to the device thread; `gauge` may be read by any."""
+
+    precisions: ClassVar[tuple[ModelPrecision, ...]]
+    """What the device can hold a model in."""
+
+    out_of_memory: type[BaseException] = MemoryError
+    """What a placement or a run beyond the device's memory raises; set by `start`."""
+
+    computes_well: tuple[ModelPrecision, ...] = (ModelPrecision.Float32,)
+    """The precisions that `Auto` may choose; set by `start`."""
+
+    @abstractmethod
+    def identity(self) -> DeviceIdentity:
+        """What the device is. Never changes, needs no libraries."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Import what the device needs. Once, in the device thread."""
+
+    @abstractmethod
+    def gauge(self) -> Gauge:
+        """The memory and sensors now. Never blocks on running work."""
+
+    @abstractmethod
+    def build(self, build: Build, job: Job, tell: Callable[[str, int], None]) -> BuiltModel:
+        """Read a model into host memory, telling (stage, bytes so far). Raises Fault."""
+
+    @abstractmethod
+    def reclaim(self) -> None:
+        """Return what nothing holds any more to the device: after a release and after running out of memory."""

@@ -1,0 +1,105 @@
+"""A cpu device: real models, and a byte budget that stands for VRAM.
+
+Weights placed on it are private copies, counted exactly; a placement beyond the budget raises what CUDA raises. Work
+is not counted against the budget unless a load bounds it with a memory fraction.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from protocol.enums import DeviceKind, ModelPrecision
+from protocol.link import WorkerSpec
+from protocol.telemetry import DeviceIdentity
+from worker.devices.base import Gauge, PartBytes
+from worker.devices.ledger import Ledger
+from worker.devices.torch_device import RunMeter, TorchDevice
+
+if TYPE_CHECKING:
+    import torch
+
+    from worker.pipelines import Pipelines
+
+ABSENT = {
+    "utilization": "a cpu device is a budget of bytes, not a processor of its own",
+    "temperature_c": "a cpu device has no sensor",
+    "power_w": "a cpu device has no meter",
+    "energy_j": "a cpu device has no meter",
+    "torch": "torch keeps no figures of cpu memory",
+    "memory.reserved": "a cpu device reserves nothing",
+}
+
+
+class CpuDevice(TorchDevice):
+    """A budget that real weights are counted against."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        super().__init__(spec)
+        self.ledger = Ledger(spec.budget_bytes, MemoryError)
+        self._identity = DeviceIdentity(
+            device_id=spec.device_id,
+            uuid=f"CPU-{spec.device_id.replace(':', '-')}",
+            name=platform.processor() or platform.machine() or "cpu",
+            kind=DeviceKind.CPU,
+            total_vram=spec.budget_bytes,
+        )
+
+    @property
+    def torch_device(self) -> torch.device:
+        import torch  # noqa: PLC0415
+
+        return torch.device("cpu")
+
+    def identity(self) -> DeviceIdentity:
+        return self._identity
+
+    def open(self) -> None:
+        # Float16 arithmetic is emulated on most processors; BFloat16 has the same width and the range of Float32.
+        self.computes_well = (ModelPrecision.Float32, ModelPrecision.BFloat16)
+        self.ledger.refuse = self.out_of_memory
+
+    def gauge(self) -> Gauge:
+        used = self.ledger.used_bytes
+        return Gauge(
+            total=self.ledger.total_bytes,
+            used=used,
+            free=self.ledger.total_bytes - used,
+            allocated=used,
+            peak=self.ledger.peak_bytes,
+            missing=ABSENT,
+        )
+
+    def place(self, pipelines: Pipelines, parts: list[PartBytes]) -> None:
+        # The loader's copies are private already: they become the device's by being counted.
+        self.ledger.take(sum(part.bytes for part in parts))
+
+    def displace(self, pipelines: Pipelines, parts: list[PartBytes], *, keep: bool) -> None:
+        self.ledger.give(sum(part.bytes for part in parts))
+
+    @contextmanager
+    def watch(
+        self, pipelines: Pipelines, model_bytes: int, limit_bytes: int, known_peak: int | None
+    ) -> Iterator[RunMeter]:
+        from worker.livetensors import LiveTensors  # noqa: PLC0415
+
+        meter = RunMeter()
+        if known_peak is not None and not limit_bytes:
+            meter.peak_bytes = known_peak
+            yield meter
+            return
+        allowed = limit_bytes - model_bytes if limit_bytes else None
+        with LiveTensors(pipelines.modules(), allowed) as live:
+            try:
+                yield meter
+            except Exception:
+                # A library may have wrapped the refusal in an error of its own.
+                if live.refusal is not None:
+                    raise live.refusal.with_traceback(None) from None
+                raise
+        meter.peak_bytes = model_bytes + live.peak_bytes
+
+    def synchronize(self) -> None:
+        pass

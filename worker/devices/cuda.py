@@ -1,0 +1,174 @@
+"""A CUDA device: torch's allocator for what this worker holds, NVML by UUID for what the device says.
+
+NVML is read before anything makes a context, and from any thread; torch's figures are kept by the device thread.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pynvml
+
+from protocol.enums import DeviceKind, ModelPrecision
+from protocol.link import WorkerSpec
+from protocol.telemetry import DeviceIdentity
+from worker.devices.base import Gauge, PartBytes
+from worker.devices.torch_device import RunMeter, TorchDevice
+
+if TYPE_CHECKING:
+    import torch
+
+    from worker.pipelines import Pipelines
+
+BFLOAT16_CAPABILITY = 8
+"""The compute capability (major) from which BFloat16 arithmetic is in hardware."""
+
+FIGURES = {
+    "allocated_bytes": "allocated_bytes.all.current",
+    "reserved_bytes": "reserved_bytes.all.current",
+    "allocated_peak_bytes": "allocated_bytes.all.peak",
+    "allocation_retries": "num_alloc_retries",
+    "out_of_memory_errors": "num_ooms",
+}
+"""Our names to those of `torch.cuda.memory_stats`."""
+
+
+class CudaDevice(TorchDevice):
+    """One GPU, the only one that this process sees."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        super().__init__(spec)
+        pynvml.nvmlInit()
+        self._handle = pynvml.nvmlDeviceGetHandleByUUID(spec.cuda_uuid)
+        self._torch: dict[str, int] | None = None
+        self._identity = DeviceIdentity(
+            device_id=spec.device_id,
+            uuid=spec.cuda_uuid,
+            name=str(pynvml.nvmlDeviceGetName(self._handle)),
+            kind=DeviceKind.CUDA,
+            total_vram=int(pynvml.nvmlDeviceGetMemoryInfo(self._handle).total),
+        )
+
+    @property
+    def torch_device(self) -> torch.device:
+        import torch  # noqa: PLC0415
+
+        return torch.device("cuda", 0)
+
+    def identity(self) -> DeviceIdentity:
+        return self._identity
+
+    def open(self) -> None:
+        import torch  # noqa: PLC0415
+
+        major, _ = torch.cuda.get_device_capability(0)
+        sixteen = (ModelPrecision.Float16, ModelPrecision.BFloat16)
+        self.computes_well = (ModelPrecision.Float32, *sixteen[: 2 if major >= BFLOAT16_CAPABILITY else 1])
+        self._note()
+
+    def gauge(self) -> Gauge:
+        """NVML's figures; what torch has reserved and not allocated counts as free, since a placement can have it."""
+        memory = pynvml.nvmlDeviceGetMemoryInfo(self._handle)
+        figures = self._torch or {}
+        reserved, allocated = figures.get("reserved_bytes"), figures.get("allocated_bytes")
+        free = int(memory.free) + (reserved or 0) - (allocated or 0)
+        missing: dict[str, str] = {}
+        power = self._read("power_w", missing, lambda: pynvml.nvmlDeviceGetPowerUsage(self._handle) / 1000)
+        energy = self._read(
+            "energy_j", missing, lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) / 1000
+        )
+        if self._torch is None:
+            missing["torch"] = "torch is not ready yet"
+        return Gauge(
+            total=int(memory.total),
+            used=int(memory.total) - free,
+            free=free,
+            reserved=reserved,
+            allocated=allocated,
+            peak=figures.get("allocated_peak_bytes"),
+            utilization=self._read(
+                "utilization", missing, lambda: pynvml.nvmlDeviceGetUtilizationRates(self._handle).gpu / 100
+            ),
+            temperature_c=self._read(
+                "temperature_c",
+                missing,
+                lambda: float(pynvml.nvmlDeviceGetTemperature(self._handle, pynvml.NVML_TEMPERATURE_GPU)),
+            ),
+            power_w=power,
+            energy_j=energy,
+            torch=self._torch,
+            missing=missing,
+        )
+
+    def reclaim(self) -> None:
+        import torch  # noqa: PLC0415
+
+        gc.collect()
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        self._note()
+
+    def place(self, pipelines: Pipelines, parts: list[PartBytes]) -> None:
+        refused: BaseException | None = None
+        try:
+            for module in pipelines.modules():
+                module.to(self.torch_device)
+            self.synchronize()
+        except self.out_of_memory as error:
+            refused = error.with_traceback(None)
+        if refused is not None:
+            # Outside the handler: a traceback would keep the tensors of the move alive.
+            self.displace(pipelines, parts, keep=True)
+            raise refused
+        self._note()
+
+    def displace(self, pipelines: Pipelines, parts: list[PartBytes], *, keep: bool) -> None:
+        if keep:
+            for module in pipelines.modules():
+                module.to("cpu")
+        self.synchronize()
+        self._note()
+
+    @contextmanager
+    def watch(
+        self, pipelines: Pipelines, model_bytes: int, limit_bytes: int, known_peak: int | None
+    ) -> Iterator[RunMeter]:
+        import torch  # noqa: PLC0415
+
+        meter = RunMeter()
+        others = torch.cuda.memory_allocated() - model_bytes
+        torch.cuda.reset_peak_memory_stats()
+        if limit_bytes:
+            total = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.empty_cache()
+            torch.cuda.set_per_process_memory_fraction(min(1.0, (limit_bytes + others) / total))
+        try:
+            yield meter
+            self.synchronize()
+            meter.peak_bytes = torch.cuda.max_memory_allocated() - others
+        finally:
+            if limit_bytes:
+                torch.cuda.set_per_process_memory_fraction(1.0)
+            self._note()
+
+    def synchronize(self) -> None:
+        import torch  # noqa: PLC0415
+
+        torch.cuda.synchronize()
+
+    def _note(self) -> None:
+        """Keep torch's figures for threads that may not touch torch."""
+        import torch  # noqa: PLC0415
+
+        figures = torch.cuda.memory_stats()
+        self._torch = {name: int(figures.get(key, 0)) for name, key in FIGURES.items()}
+
+    def _read(self, name: str, missing: dict[str, str], reading: Callable[[], float]) -> float | None:
+        try:
+            return reading()
+        except pynvml.NVMLError as error:
+            missing[name] = f"NVML: {error}"
+            return None

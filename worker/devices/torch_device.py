@@ -1,0 +1,95 @@
+"""What the cpu and the cuda device share: real models of diffusers, held in host memory or on the device.
+
+Decides what is imported when; where bytes lie and how a run is measured is the subclass's affair.
+"""
+
+from __future__ import annotations
+
+import gc
+from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, ClassVar
+
+from modelfiles.model import Kind
+from modelfiles.paths import Roots
+from protocol.enums import ModelPrecision
+from protocol.errors import ErrorCode, Fault
+from protocol.link import WorkerSpec
+from worker.devices.base import Build, BuiltModel, Device, PartBytes
+from worker.job import Job
+
+if TYPE_CHECKING:
+    import torch
+
+    from worker.pipelines import Pipelines
+
+
+class RunMeter:
+    """What a watched run needed: `peak_bytes` of weights and work, None where nothing measured it."""
+
+    def __init__(self) -> None:
+        self.peak_bytes: int | None = None
+
+
+class TorchDevice(Device):
+    """A device that torch computes on."""
+
+    precisions: ClassVar[tuple[ModelPrecision, ...]] = (
+        ModelPrecision.Float32,
+        ModelPrecision.Float16,
+        ModelPrecision.BFloat16,
+    )
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._roots = Roots(spec.model_roots)
+
+    def start(self) -> None:
+        import torch  # noqa: PLC0415 - the environment has to be pinned first
+
+        from worker import loader, running  # noqa: F401, PLC0415 - they import diffusers: before the first command
+
+        self.out_of_memory = torch.OutOfMemoryError
+        self.open()
+
+    def build(self, build: Build, job: Job, tell: Callable[[str, int], None]) -> BuiltModel:
+        from worker.loader import load  # noqa: PLC0415
+        from worker.running import TorchModel  # noqa: PLC0415
+
+        if build.file.kind is Kind.VIRTUAL:
+            raise Fault(ErrorCode.MODEL_INCOMPATIBLE, "a .vmodel.json profile runs on virtual devices alone")
+        pipelines, parts = load(build, self._roots, job, tell)
+        return TorchModel(self, pipelines, parts, build.precision)
+
+    def reclaim(self) -> None:
+        gc.collect()
+
+    @property
+    @abstractmethod
+    def torch_device(self) -> torch.device:
+        """Where runs compute."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Make the device able to work, after the imports."""
+
+    @abstractmethod
+    def place(self, pipelines: Pipelines, parts: list[PartBytes]) -> None:
+        """Every weight onto the device, or none. Raises `out_of_memory`."""
+
+    @abstractmethod
+    def displace(self, pipelines: Pipelines, parts: list[PartBytes], *, keep: bool) -> None:
+        """Every weight off the device; into host memory where `keep` is true."""
+
+    @abstractmethod
+    def watch(
+        self, pipelines: Pipelines, model_bytes: int, limit_bytes: int, known_peak: int | None
+    ) -> AbstractContextManager[RunMeter]:
+        """Measure a run, and hold the model and its work to `limit_bytes` where that is not 0.
+
+        `known_peak` is the measured peak of an earlier run of the same shape.
+        """
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until all work given to the device is done."""

@@ -1,0 +1,139 @@
+"""A device that is only bytes and times: for load tests, soak tests and host development. Never imports torch.
+
+Bytes, times and peaks are those of the model's profile; waits are real, so cancels and deadlines act as on hardware.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import ClassVar
+
+from modelfiles.model import Kind
+from modelfiles.profiles import VirtualProfile
+from protocol.enums import DeviceKind, ModelPrecision
+from protocol.errors import ErrorCode, Fault
+from protocol.link import WorkerSpec
+from protocol.telemetry import DeviceIdentity
+from worker.devices.base import Build, BuiltModel, Device, Drawing, DrawOrder, Gauge, PartBytes, Raster
+from worker.devices.ledger import Ledger
+from worker.job import Job
+
+DEFAULT_STEPS = 20
+MAX_SIDE = 64
+RAM_SHARE = 0.1
+"""A load from the RAM tier takes this share of a load from disk."""
+
+SIMULATED = "a virtual device has none"
+
+
+class VirtualOutOfMemoryError(MemoryError):
+    """A placement beyond the budget."""
+
+
+class VirtualDevice(Device):
+    """A budget of bytes."""
+
+    precisions: ClassVar[tuple[ModelPrecision, ...]] = (ModelPrecision.Float16,)
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.out_of_memory = VirtualOutOfMemoryError
+        self.computes_well = (ModelPrecision.Float16,)
+        self.ledger = Ledger(spec.budget_bytes, VirtualOutOfMemoryError)
+        self._identity = DeviceIdentity(
+            device_id=spec.device_id,
+            uuid=f"VIRTUAL-{spec.device_id.replace(':', '-')}",
+            name="virtual device",
+            kind=DeviceKind.VIRTUAL,
+            total_vram=spec.budget_bytes,
+        )
+
+    def identity(self) -> DeviceIdentity:
+        return self._identity
+
+    def start(self) -> None:
+        pass
+
+    def gauge(self) -> Gauge:
+        used = self.ledger.used_bytes
+        absent = ("utilization", "temperature_c", "power_w", "energy_j", "torch", "memory.reserved")
+        return Gauge(
+            total=self.ledger.total_bytes,
+            used=used,
+            free=self.ledger.total_bytes - used,
+            allocated=used,
+            peak=self.ledger.peak_bytes,
+            missing=dict.fromkeys(absent, SIMULATED),
+        )
+
+    def build(self, build: Build, job: Job, tell: Callable[[str, int], None]) -> BuiltModel:
+        file = build.file
+        if file.kind is not Kind.VIRTUAL or file.profile is None:
+            text = "a virtual device takes .vmodel.json profiles alone"
+            raise Fault(ErrorCode.MODEL_INCOMPATIBLE, text)
+        tell("read", 0)
+        began = time.monotonic()
+        job.wait(file.profile.load_ms / 1000)
+        job.phases["read_ms"] = (time.monotonic() - began) * 1000
+        tell("promote", file.profile.bytes)
+        parts = [PartBytes(name=p.name, type=p.type, path=p.path, bytes=p.tensor_bytes) for p in file.parts]
+        return VirtualModel(self, file.profile, parts, build.precision)
+
+    def reclaim(self) -> None:
+        pass
+
+
+class VirtualModel(BuiltModel):
+    """A profile that takes up room."""
+
+    def __init__(
+        self, device: VirtualDevice, profile: VirtualProfile, parts: list[PartBytes], precision: ModelPrecision
+    ) -> None:
+        self.precision = precision
+        self.parts = parts
+        self._device = device
+        self._profile = profile
+        self._placed_bytes = 0
+        self._was_in_ram = False
+
+    def promote(self, job: Job | None) -> None:
+        self._device.ledger.take(self._profile.bytes)
+        self._placed_bytes = self._profile.bytes
+        if self._was_in_ram and job is not None:
+            try:
+                job.wait(self._profile.load_ms * RAM_SHARE / 1000)
+            except Fault:
+                self.demote()
+                raise
+
+    def demote(self) -> None:
+        self.release()
+        self._was_in_ram = True
+
+    def release(self) -> None:
+        self._device.ledger.give(self._placed_bytes)
+        self._placed_bytes = 0
+
+    def draw(self, order: DrawOrder, job: Job) -> Drawing:
+        steps = order.steps or DEFAULT_STEPS
+        step_seconds = self._profile.step_ms / 1000
+        began = time.monotonic()
+        for done in range(1, steps + 1):
+            job.wait(step_seconds)
+            job.step(done, steps, (steps - done) * self._profile.step_ms)
+        width, height = min(order.width or MAX_SIDE, MAX_SIDE), min(order.height or MAX_SIDE, MAX_SIDE)
+        warnings = []
+        if (order.width or 0) > MAX_SIDE or (order.height or 0) > MAX_SIDE:
+            warnings.append(f"a virtual device draws at most {MAX_SIDE} x {MAX_SIDE} pixels")
+        return Drawing(
+            images=[_raster(seed, width, height) for seed in order.seeds],
+            steps_done=steps,
+            denoise_ms=(time.monotonic() - began) * 1000,
+            peak_bytes=self._profile.peak_bytes,
+            warnings=warnings,
+        )
+
+
+def _raster(seed: int, width: int, height: int) -> Raster:
+    return Raster(width=width, height=height, rgb=random.Random(seed).randbytes(width * height * 3))

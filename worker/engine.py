@@ -1,0 +1,183 @@
+"""Executes one command after another on one device: decode, dispatch, and one final reply, whatever happens.
+
+The only place where faults become replies. Knows no sockets: what it has to say goes to `tell` and `Outcome`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from modelfiles.paths import Roots
+from protocol.actions import BY_COMMAND
+from protocol.checks import unsupported
+from protocol.codec import Refused, decode_command
+from protocol.enums import Lane, ReplyState, Tier
+from protocol.errors import ErrorCode, ErrorInfo, Fault
+from protocol.link import JobUpdate, Message, ModelChanged, Report, WorkerSpec
+from protocol.replies import FailedReply, ModelReply, Timing
+from settings.logs import Logger
+from worker.cache import ModelCache
+from worker.devices.base import Device
+from worker.job import Job, Outcome
+from worker.keeper import Keeper
+from worker.pressure import PressureMeter
+from worker.telemetry import Sampler
+
+Tell = Callable[[Message], None]
+log = Logger()
+
+
+class Engine:
+    """A device with its cache, its tiers and its gauges; what every action works with."""
+
+    def __init__(
+        self, spec: WorkerSpec, device: Device, tell: Tell, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.spec = spec
+        self.device = device
+        self.roots = Roots(spec.model_roots)
+        self.cache = ModelCache(spec.device_id, spec.ram_budget_bytes, clock)
+        self.keeper = Keeper(device, self.cache, spec.reserve_bytes, tell)
+        self.sampler = Sampler(device, self.cache, PressureMeter(clock, spec.reserve_bytes))
+        self.clock = clock
+        self.ready = False
+        self._tell = tell
+
+    def start(self) -> None:
+        """Make the device able to work. In the device thread."""
+        self.device.start()
+        self.ready = True
+
+    def tell(self, message: Message) -> None:
+        self._tell(message)
+
+    def tell_stage(self, model_id: str, stage: str, bytes_done: int, bytes_total: int) -> None:
+        """A load's stage, as its model's event has it."""
+        resident = self.cache.get(model_id)
+        tier = resident.tier if resident else Tier.DISK
+        self.tell(
+            ModelChanged(
+                model_id=model_id,
+                tier=tier,
+                from_tier=tier,
+                bytes=bytes_total,
+                reason="loading",
+                stage=stage,
+                bytes_done=bytes_done,
+                bytes_total=bytes_total,
+            )
+        )
+
+    def report(self) -> Report:
+        """The state now, with every model held."""
+        return Report(ready=self.ready, telemetry=self.sampler.sample(), models=self.cache.listing())
+
+    def run(self, job: Job) -> Outcome:
+        """Execute a command. Never raises."""
+        try:
+            job.check()
+            reply = self._dispatch(job)
+        except Fault as fault:
+            return self._failed(job, fault.info)
+        except Exception:
+            return self._failed(job, self._incident(job))
+        return Outcome(reply=self._completed(job, reply), attachments=job.frames, facts=job.facts)
+
+    def idle(self) -> bool:
+        """What is to be done between commands. Whether anything changed."""
+        return self.keeper.expire()
+
+    def update(self, job: Job, outcome: Outcome) -> JobUpdate:
+        """The header of a final reply."""
+        reply = outcome.reply
+        return JobUpdate(
+            request_id=job.assign.request_id,
+            attempt=job.assign.attempt,
+            state=reply.state,
+            success=reply.success,
+            error_code=reply.error.code if reply.error else None,
+            model_id=job.assign.model.model_id if job.assign.model else getattr(reply, "model_id", ""),
+            facts=outcome.facts,
+        )
+
+    def refused(self, job: Job, code: ErrorCode, text: str) -> Outcome:
+        """The final reply of a command that is not executed at all."""
+        return self._failed(job, Fault(code, text).info)
+
+    def _dispatch(self, job: Job) -> ModelReply:
+        from worker.actions import ACTIONS  # noqa: PLC0415 - actions know the engine
+
+        try:
+            decoded = decode_command(job.body)
+        except Refused as refused:
+            raise refused_fault(refused.fault) from None
+        command = decoded.command
+        if BY_COMMAND[type(command)].lane is not job.assign.lane or type(command) not in ACTIONS:
+            raise unsupported(job.assign.action, f"no worker does it on the {job.assign.lane.value} lane")
+        try:
+            return ACTIONS[type(command)](self, job, command)
+        finally:
+            if job.assign.lane is Lane.DEVICE:
+                self.keeper.expire()
+
+    def _completed(self, job: Job, reply: ModelReply) -> ModelReply:
+        return msgspec.structs.replace(
+            reply,
+            memory_pressure=self.sampler.pressure(),
+            warnings=[*job.assign.warnings, *job.warnings],
+            timing=self._timing(job),
+            not_measured={**reply.not_measured, **job.not_measured},
+        )
+
+    def _failed(self, job: Job, error: ErrorInfo) -> Outcome:
+        cancelled = error.code in (ErrorCode.CANCELLED, ErrorCode.SUPERSEDED)
+        reply = FailedReply(
+            **common(job),
+            success=False,
+            state=ReplyState.CANCELLED if cancelled else ReplyState.FAILED,
+            message=error.message,
+            error=error,
+            memory_pressure=self.sampler.pressure(),
+            warnings=[*job.assign.warnings, *job.warnings],
+            timing=self._timing(job),
+        )
+        return Outcome(reply=reply, facts=job.facts)
+
+    def _timing(self, job: Job) -> Timing:
+        queue_ms = job.assign.queue_ms
+        return Timing(queue_ms=queue_ms, total_ms=queue_ms + job.elapsed_ms, **job.phases)
+
+    def _incident(self, job: Job) -> ErrorInfo:
+        """An error that nobody foresaw: told by its number, kept in the log."""
+        incident_id = secrets.token_hex(8)
+        log.exception("incident", incident_id=incident_id, request_id=job.assign.request_id, action=job.assign.action)
+        text = f"{job.assign.action} failed unexpectedly; the worker's log has incident {incident_id}"
+        return Fault(ErrorCode.INTERNAL_ERROR, text, details={"incident_id": incident_id}).info
+
+
+def common(job: Job) -> dict[str, Any]:
+    """The fields that every reply of a device action takes from its assignment."""
+    assign = job.assign
+    return {
+        "request_id": assign.request_id,
+        "action": assign.action,
+        "device_id": assign.device_id,
+        "model_id": assign.model.model_id if assign.model else "",
+    }
+
+
+def refused_fault(info: ErrorInfo) -> Fault:
+    """The fault that a codec's refusal carries."""
+    return Fault(
+        info.code,
+        info.message,
+        retryable=info.retryable,
+        retry_after_ms=info.retry_after_ms,
+        details=info.details,
+        recovery=info.recovery,
+    )

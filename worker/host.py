@@ -1,0 +1,53 @@
+"""The worker process and its surroundings: resident memory, stall time, cgroup. Reads /proc and /sys alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from protocol.telemetry import HostMemory
+
+PSI = Path("/proc/pressure/memory")
+STATM = Path("/proc/self/statm")
+CGROUP = Path("/sys/fs/cgroup")
+REASONS = {
+    "rss_bytes": "this system has no /proc/self/statm",
+    "psi": "the kernel offers no pressure stall information",
+    "cgroup": "no cgroup v2 memory controller is visible",
+}
+
+
+def read(ram_tier_bytes: int) -> tuple[HostMemory, dict[str, str]]:
+    """The readings, and the reason for each that is absent."""
+    host = HostMemory(rss_bytes=_rss(), ram_tier_bytes=ram_tier_bytes, psi=_psi(), cgroup=_cgroup())
+    missing = {f"host.{name}": reason for name, reason in REASONS.items() if getattr(host, name) is None}
+    return host, missing
+
+
+def _rss() -> int | None:
+    try:
+        return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _psi() -> float | None:
+    """The share of the last 10 s in which some task stalled for memory, in percent."""
+    try:
+        first = PSI.read_text().splitlines()[0]
+        return float(dict(part.split("=") for part in first.split()[1:])["avg10"])
+    except (OSError, ValueError, IndexError, KeyError):
+        return None
+
+
+def _cgroup() -> dict[str, int] | None:
+    """memory.current and, where there is a limit, memory.max, in bytes."""
+    found = {}
+    for name in ("current", "max"):
+        try:
+            text = (CGROUP / f"memory.{name}").read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            found[f"{name}_bytes"] = int(text)
+    return found or None

@@ -1,0 +1,122 @@
+"""Moves models between tiers as the cache decides, and tells of every move. The device thread alone calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from protocol.enums import Tier
+from protocol.errors import ErrorCode, Fault
+from protocol.link import ModelChanged
+from worker.cache import ModelCache, Resident, Room
+from worker.devices.base import Device
+from worker.job import Job
+
+
+class Keeper:
+    """One device's tiers. `tell` gets a `ModelChanged` for each move; `reserve_bytes` of the device stay free."""
+
+    def __init__(
+        self, device: Device, cache: ModelCache, reserve_bytes: int, tell: Callable[[ModelChanged], None]
+    ) -> None:
+        self._device = device
+        self._cache = cache
+        self._reserve_bytes = reserve_bytes
+        self._tell = tell
+
+    def room(self) -> Room:
+        """The device's memory, less what it keeps for work."""
+        gauge = self._device.gauge()
+        reserve = self._reserve_bytes
+        return Room(total=max(0, gauge.total - reserve), free=max(0, gauge.free - reserve))
+
+    def make_room(self, needed_bytes: int, why: str, keep: tuple[str, ...] = ()) -> None:
+        """Evict until `needed_bytes` fit. Raises Fault INSUFFICIENT_MEMORY before anybody leaves."""
+        for victim in self._cache.victims(needed_bytes, self.room(), keep):
+            if self.room().free >= needed_bytes:
+                break
+            self.leave(victim, f"evicted: {why}")
+
+    def admit(self, needed_bytes: int, replacing: Resident | None) -> None:
+        """Raise INSUFFICIENT_MEMORY where `needed_bytes` cannot fit even once `replacing` is gone. Moves nobody."""
+        room = self.room()
+        own_bytes = replacing.bytes if replacing is not None and replacing.tier is Tier.VRAM else 0
+        room = Room(total=room.total, free=room.free + own_bytes)
+        self._cache.victims(needed_bytes, room, (replacing.model_id,) if replacing else ())
+
+    def promote(self, resident: Resident, job: Job | None, reason: str) -> int:
+        """Onto the device, evicting where needed; the bytes that this took. The model is in the cache then."""
+        came_from = Tier.RAM if self._cache.get(resident.model_id) is resident else Tier.DISK
+        self.make_room(resident.bytes, f"room for {resident.model_id}", (resident.model_id,))
+        before = self._device.gauge().used
+        resident.built.promote(job)
+        added = self._device.gauge().used - before
+        resident.tier = Tier.VRAM
+        self._cache.put(resident)
+        self._changed(resident, Tier.VRAM, came_from, reason)
+        return max(0, added)
+
+    def leave(self, resident: Resident, reason: str, clear: bool = False) -> int:
+        """Off the device: to RAM where its budget allows and `clear` is false, else out. Bytes freed, measured."""
+        before = self._device.gauge().used
+        came_from = resident.tier
+        to_ram = not clear and resident.keeps_ram_copy and self._make_ram(resident.bytes)
+        if to_ram:
+            resident.built.demote()
+            resident.tier = Tier.RAM
+            resident.pinned = False
+        else:
+            resident.built.release()
+            self._cache.drop(resident.model_id)
+        self._device.reclaim()
+        self._changed(resident, Tier.RAM if to_ram else Tier.DISK, came_from, reason)
+        return max(0, before - self._device.gauge().used)
+
+    def drop_ram(self, resident: Resident, reason: str) -> int:
+        """Out of the RAM tier. Bytes that left it."""
+        resident.built.release()
+        self._cache.drop(resident.model_id)
+        self._changed(resident, Tier.DISK, Tier.RAM, reason)
+        return resident.bytes
+
+    def expire(self) -> bool:
+        """Take what has outlived its keep-alive off the device. Whether anything left."""
+        expired = self._cache.expired()
+        for resident in expired:
+            self.leave(resident, "expired")
+        return bool(expired)
+
+    def empty(self, keep: str) -> bool:
+        """Evict every idle model but `keep`, after the device ran out of memory. Whether anything left."""
+        idle = [r for r in self._cache.held(Tier.VRAM) if not (r.busy or r.pinned or r.model_id == keep)]
+        for resident in idle:
+            self.leave(resident, "evicted: out of memory")
+        return bool(idle)
+
+    def _make_ram(self, needed_bytes: int) -> bool:
+        """Room in the RAM tier, by dropping what was used longest ago. False where the budget is too small."""
+        budget = self._cache.ram_budget_bytes
+        if needed_bytes > budget:
+            return False
+        for resident in sorted(self._cache.held(Tier.RAM), key=lambda r: r.used_at):
+            if self._cache.ram_bytes() + needed_bytes <= budget:
+                break
+            self.drop_ram(resident, "evicted: RAM tier full")
+        return True
+
+    def _changed(self, resident: Resident, tier: Tier, from_tier: Tier, reason: str) -> None:
+        self._tell(
+            ModelChanged(
+                model_id=resident.model_id, tier=tier, from_tier=from_tier, bytes=resident.bytes, reason=reason
+            )
+        )
+
+
+def check_share(model_bytes: int, fraction: float, room: Room, cache: ModelCache) -> None:
+    """Raise INSUFFICIENT_MEMORY where a model alone passes its share of the device; 0 is no bound."""
+    limit_bytes = int(fraction * room.total)
+    if not fraction or model_bytes <= limit_bytes:
+        return
+    numbers = cache.insufficient(model_bytes, room).info.details
+    text = f"memory_fraction {fraction:g} is {limit_bytes} bytes: the model alone needs {model_bytes}"
+    details = {**numbers, "limit_bytes": limit_bytes}
+    raise Fault(ErrorCode.INSUFFICIENT_MEMORY, text, retryable=False, details=details)

@@ -1,0 +1,196 @@
+"""Checked files to a pipeline's components in host memory, every weight a private copy.
+
+Decides classes from the allow-list that checked the folder, never from a name of its own finding. Component by
+component, so that a cancel is heard and progress is told.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from modelfiles import folders
+from modelfiles.allowed import COMPONENTS, NAMED_PARTS
+from modelfiles.jsonfile import read_object
+from modelfiles.model import Kind, ModelFile, Part
+from modelfiles.paths import Roots
+from protocol.enums import ComponentType, ModelPrecision
+from protocol.errors import ErrorCode, Fault
+from settings.logs import Logger
+from worker.configurations import configuration_folder, own_tokenizers
+from worker.devices.base import Build, PartBytes
+from worker.job import Job
+from worker.pipelines import TEXT_TO_IMAGE, Pipelines
+
+DTYPES = {
+    ModelPrecision.Float32: torch.float32,
+    ModelPrecision.Float16: torch.float16,
+    ModelPrecision.BFloat16: torch.bfloat16,
+}
+Tell = Callable[[str, int], None]
+log = Logger()
+
+for _library in (diffusers_logging, transformers_logging):
+    _library.set_verbosity_error()
+    _library.disable_progress_bar()
+
+
+def load(build: Build, roots: Roots, job: Job, tell: Tell) -> tuple[Pipelines, list[PartBytes]]:
+    """The components of a checked model, and what each weighs.
+
+    Raises Fault MODEL_LOADING_FAILED, MODEL_INCOMPATIBLE, MODEL_CORRUPTED.
+    """
+    job.phases["build_ms"] = job.phases["read_ms"] = 0.0
+    try:
+        if build.file.kind is Kind.SINGLE:
+            pipelines = _single_file(build, roots, job, tell)
+        else:
+            pipelines = _folder(build, job, tell)
+    except (Fault, MemoryError):
+        raise
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError) as error:
+        # What libraries say may show paths and code: the log has it, the client has the kind.
+        log.exception("a library could not load a model", model=Path(build.file.path).name)
+        text = f"{Path(build.file.path).name} could not be built: {type(error).__name__}"
+        raise Fault(ErrorCode.MODEL_LOADING_FAILED, text) from None
+    return pipelines, _weighed(build.file, pipelines)
+
+
+def _folder(build: Build, job: Job, tell: Tell) -> Pipelines:
+    file = build.file
+    text_class = _pipeline_class(file.class_name, Path(file.path).name)
+    components: dict[str, Any] = {}
+    done = 0
+    for part in file.parts:
+        job.check()
+        tell("build", done)
+        began = time.perf_counter()
+        component = _component(part, build.precision)
+        built = time.perf_counter()
+        done += make_private(component)
+        job.phases["build_ms"] += (built - began) * 1000
+        job.phases["read_ms"] += (time.perf_counter() - built) * 1000
+        components[part.name] = component
+    index = read_object(Path(file.path) / folders.INDEX)
+    return _pipelines(text_class, components, index)
+
+
+def _pipelines(text_class: type[Any], components: dict[str, Any], index: dict[str, Any]) -> Pipelines:
+    """The components with the optional ones that a folder lacks, and the settings that its index holds."""
+    accepted = inspect.signature(text_class.__init__).parameters
+    optional = {name: None for name in ("safety_checker", "feature_extractor", "image_encoder") if name in accepted}
+    optional |= {name: None for name in accepted if name.startswith(("text_encoder", "tokenizer"))}
+    settings = {key: value for key, value in index.items() if key in accepted and isinstance(value, bool | int | float)}
+    if components.get("safety_checker") is None and "requires_safety_checker" in accepted:
+        settings["requires_safety_checker"] = False
+    return Pipelines(text_class, {**optional, **components}, settings)
+
+
+def _pipeline_class(class_name: str, what: str) -> type[Any]:
+    found: type[Any] | None = TEXT_TO_IMAGE.get(class_name)
+    if found is None:
+        kind = class_name or "one component"
+        text = f"{what} is {kind}: this worker runs {', '.join(TEXT_TO_IMAGE)}"
+        raise Fault(ErrorCode.MODEL_INCOMPATIBLE, text)
+    return found
+
+
+def _component(part: Part, precision: ModelPrecision) -> Any:
+    if (part.library, part.class_name) not in COMPONENTS:
+        raise Fault(
+            ErrorCode.UNSAFE_MODEL, f"{part.name} names {part.class_name[:80]!r}, not on the list of safe classes"
+        )
+    cls = _class(part)
+    if not part.files:
+        return cls.from_pretrained(part.path, local_files_only=True)
+    wanted = {"dtype" if issubclass(cls, transformers.PreTrainedModel) else "torch_dtype": DTYPES[precision]}
+    model, info = cls.from_pretrained(
+        part.path,
+        local_files_only=True,
+        use_safetensors=True,
+        variant=part.variant or None,
+        output_loading_info=True,
+        **wanted,
+    )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        names = ", ".join(missing[:3])
+        text = f"{part.name} lacks {len(missing)} tensors that its configuration asks for: {names}"
+        raise Fault(ErrorCode.MODEL_CORRUPTED, text, details={"missing": missing[:20]})
+    return model.eval()
+
+
+def _class(part: Part) -> Any:
+    if part.class_name == StableDiffusionSafetyChecker.__name__:
+        return StableDiffusionSafetyChecker
+    return getattr(transformers if part.library == "transformers" else diffusers, part.class_name)
+
+
+def _single_file(build: Build, roots: Roots, job: Job, tell: Tell) -> Pipelines:
+    file = build.file
+    configuration = configuration_folder(build, roots)
+    text_class = _pipeline_class(configuration.class_name, Path(file.path).name)
+    job.check()
+    tell("build", 0)
+    began = time.perf_counter()
+    pipeline = text_class.from_single_file(
+        file.path,
+        config=configuration.path,
+        local_files_only=True,
+        torch_dtype=DTYPES[build.precision],
+        **own_tokenizers(configuration),
+    )
+    built = time.perf_counter()
+    components = dict(pipeline.components)
+    for component in components.values():
+        make_private(component)
+    job.phases["build_ms"] += (built - began) * 1000
+    job.phases["read_ms"] += (time.perf_counter() - built) * 1000
+    return _pipelines(text_class, components, read_object(Path(configuration.path) / folders.INDEX))
+
+
+def make_private(component: object) -> int:
+    """Give every parameter and buffer memory of its own, so that no weight stays mapped to a file. Bytes copied."""
+    if not isinstance(component, torch.nn.Module):
+        return 0
+    component.requires_grad_(False)
+    copied = 0
+    for name, tensor in (*component.named_parameters(), *component.named_buffers()):
+        if tensor.is_meta:
+            raise Fault(ErrorCode.MODEL_CORRUPTED, f"the tensor {name} is in no file")
+        tensor.data = tensor.data.clone()
+        copied += tensor_bytes(tensor)
+    return copied
+
+
+def tensor_bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _weighed(file: ModelFile, pipelines: Pipelines) -> list[PartBytes]:
+    """Every part: bytes of its parameters and buffers, tied ones once."""
+    files = {part.name: part for part in file.parts}
+    weights = {
+        name: sum(tensor_bytes(tensor) for tensor in (*module.parameters(), *module.buffers()))
+        for name, module in pipelines.named_modules()
+    }
+    present = [name for name, component in pipelines.components.items() if component is not None]
+    return [
+        PartBytes(
+            name=name,
+            type=files[name].type if name in files else NAMED_PARTS.get(name, ComponentType.Unknown),
+            path=files[name].path if name in files else file.path,
+            bytes=weights.get(name, 0),
+        )
+        for name in present
+    ]

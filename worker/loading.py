@@ -1,0 +1,215 @@
+"""Bringing a model onto the device: as it is, from the RAM tier, or from disk; admitted before anything is allocated.
+
+Decides what a load starts from and what it replaces. How a model is built is its device's affair.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from modelfiles.model import ModelFile, inspect
+from protocol.enums import LoadPriority, LoadSource, ModelPrecision, Tier
+from protocol.errors import ErrorCode, Fault, Recovery
+from protocol.link import ModelRef
+from protocol.records import ModelLoadConfiguration, Record
+from worker import pagecache, precision
+from worker.cache import Resident
+from worker.devices.base import Build, BuiltModel
+from worker.engine import Engine
+from worker.job import Job
+from worker.keeper import check_share
+from worker.options import Resolved, outcomes, resolve
+
+
+class Wish(Record, frozen=True, kw_only=True):
+    """How a model is wanted; `configuration` None is content with the model as it is."""
+
+    configuration: ModelLoadConfiguration | None = None
+    config_path: str = ""
+    force: bool = False
+    keeps_ram_copy: bool = True
+    priority: LoadPriority = LoadPriority.Normal
+
+
+class Brought(msgspec.Struct, frozen=True, kw_only=True):
+    """A model on the device: where it came from, the bytes that this took, and the page-cache share found."""
+
+    resident: Resident
+    source: LoadSource
+    added_bytes: int
+    load_ms: float
+    page_cache_ratio: float | None = None
+    page_cache_reason: str = "nothing was read from disk"
+
+
+def assigned_model(job: Job, model_id: str) -> ModelRef:
+    """The model that the broker resolved. Raises Fault MODEL_NOT_FOUND where the catalogue knows none."""
+    if job.assign.model is None:
+        raise Fault(
+            ErrorCode.MODEL_NOT_FOUND,
+            f"model_id {model_id!r} is not in the catalogue",
+            recovery=[Recovery(action="list_models", description="see the models that are known")],
+        )
+    return job.assign.model
+
+
+def bring(engine: Engine, job: Job, ref: ModelRef, wish: Wish) -> Brought:
+    """The model on the device. Raises Fault; a refusal evicts nobody and leaves what was there."""
+    began = time.perf_counter()
+    resident = engine.cache.get(ref.model_id)
+    if resident is None or not _serves(engine, resident, ref, wish):
+        brought = _from_disk(engine, job, ref, wish, resident)
+    elif resident.tier is Tier.VRAM:
+        brought = _brought(resident, LoadSource.VRAM, 0)
+    else:
+        brought = _from_ram(engine, job, resident)
+    load_ms = (time.perf_counter() - began) * 1000
+    resident = brought.resident
+    if brought.source is not LoadSource.VRAM:
+        resident.load_ms.append(load_ms)
+        resident.priority = wish.priority
+    resident.touch(engine.clock())
+    return msgspec.structs.replace(brought, load_ms=load_ms)
+
+
+def _brought(resident: Resident, source: LoadSource, added_bytes: int) -> Brought:
+    return Brought(resident=resident, source=source, added_bytes=added_bytes, load_ms=0.0)
+
+
+def _serves(engine: Engine, resident: Resident, ref: ModelRef, wish: Wish) -> bool:
+    """Whether a model that is held is what is wanted."""
+    if wish.force or resident.file.path != str(Path(ref.path).resolve()):
+        return False
+    if wish.configuration is None:
+        return not wish.config_path or wish.config_path == resident.resolved.config_path
+    wanted = resolve(wish.configuration, resident.file, engine.device, ref.model_id, wish.config_path)
+    return wanted == resident.resolved
+
+
+def _from_ram(engine: Engine, job: Job, resident: Resident) -> Brought:
+    began = time.perf_counter()
+    engine.tell_stage(resident.model_id, "promote", 0, resident.bytes)
+    added = _promote(engine, job, resident)
+    resident.loaded_at = resident.last_used
+    job.phases["promote_ms"] = (time.perf_counter() - began) * 1000
+    return _brought(resident, LoadSource.RAM, added)
+
+
+def _from_disk(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: Resident | None) -> Brought:
+    file = inspect(ref.path, engine.roots)
+    configuration = wish.configuration or ModelLoadConfiguration()
+    resolved = resolve(configuration, file, engine.device, ref.model_id, wish.config_path)
+    estimated = precision.estimate_bytes(file, resolved.precision)
+    _admit(engine, ref.model_id, file, resolved, needed=estimated, replaced=replaced)
+    cached = None if file.profile is not None else pagecache.ratio(_weight_files(file))
+    built = _build(engine, job, ref, file, resolved)
+    try:
+        job.check()
+        _admit(engine, ref.model_id, file, resolved, needed=built.bytes, replaced=replaced)
+        if replaced is not None:
+            _replace(engine, replaced)
+        resident = Resident(ref.model_id, file, built, resolved, engine.clock())
+        resident.keeps_ram_copy = wish.keeps_ram_copy
+        if replaced is not None:
+            resident.runs, resident.pinned = replaced.runs, replaced.pinned
+        began = time.perf_counter()
+        added = _promote(engine, job, resident)
+    except BaseException:
+        built.release()
+        raise
+    job.phases["promote_ms"] = (time.perf_counter() - began) * 1000
+    total = engine.keeper.room().total
+    resident.options = outcomes(configuration, resolved, file, built, total)
+    reason = "a virtual device reads no weights" if file.profile is not None else "this system has no mincore"
+    return Brought(
+        resident=resident,
+        source=LoadSource.DISK,
+        added_bytes=added,
+        load_ms=0.0,
+        page_cache_ratio=cached,
+        page_cache_reason=reason,
+    )
+
+
+def _weight_files(file: ModelFile) -> list[Path]:
+    return [Path(name) for name in sorted({name for part in file.parts for name in part.files})]
+
+
+def _build(engine: Engine, job: Job, ref: ModelRef, file: ModelFile, resolved: Resolved) -> BuiltModel:
+    """The model in host memory, from exactly the files that were checked."""
+    total = precision.estimate_bytes(file, resolved.precision)
+
+    def tell(stage: str, bytes_done: int) -> None:
+        engine.tell_stage(ref.model_id, stage, bytes_done, total)
+        job.stage(stage, bytes_done, total)
+
+    file.verify()
+    build = Build(file=file, precision=resolved.precision, config_path=resolved.config_path or ref.config_path)
+    built = engine.device.build(build, job, tell)
+    try:
+        file.verify()
+    except Fault:
+        built.release()
+        raise
+    return built
+
+
+def _replace(engine: Engine, replaced: Resident) -> None:
+    if replaced.tier is Tier.VRAM:
+        engine.keeper.leave(replaced, "unloaded", clear=True)
+    else:
+        engine.keeper.drop_ram(replaced, "unloaded")
+
+
+def _admit(
+    engine: Engine, model_id: str, file: ModelFile, resolved: Resolved, *, needed: int, replaced: Resident | None
+) -> None:
+    check_share(needed, resolved.memory_fraction, engine.keeper.room(), engine.cache)
+    try:
+        engine.keeper.admit(needed, replaced)
+    except Fault as fault:
+        smaller = _smaller(engine, model_id, file, resolved)
+        raise Fault(
+            fault.code,
+            f"{model_id}: {fault.info.message}",
+            retryable=fault.info.retryable,
+            details=fault.info.details,
+            recovery=smaller + fault.info.recovery,
+        ) from None
+
+
+def _smaller(engine: Engine, model_id: str, file: ModelFile, resolved: Resolved) -> list[Recovery]:
+    """The load at half the width, where that would fit the device."""
+    if resolved.precision is not ModelPrecision.Float32:
+        return []
+    device, total = engine.device, engine.keeper.room().total
+    halves = [p for p in (ModelPrecision.BFloat16, ModelPrecision.Float16) if p in device.precisions]
+    if not halves or precision.estimate_bytes(file, halves[0]) > total:
+        return []
+    configuration = {"precision": halves[0].value}
+    parameters = {"model_id": model_id, "device_id": engine.spec.device_id, "configuration": configuration}
+    return [Recovery(action="load_model", description=f"load in {halves[0].value}", parameters=parameters)]
+
+
+def _promote(engine: Engine, job: Job, resident: Resident) -> int:
+    """Place the model, and answer the bytes that this took.
+
+    Where the device refuses in spite of the admission, clear it of idle models and try once more.
+    Raises Fault INSUFFICIENT_MEMORY.
+    """
+    for last in (False, True):
+        added = None
+        # Recovered from outside: inside an except block the traceback would keep tensors alive.
+        with suppress(engine.device.out_of_memory):
+            added = engine.keeper.promote(resident, job, "loaded")
+        if added is not None:
+            return added
+        engine.sampler.note_oom()
+        engine.device.reclaim()
+        if last or not engine.keeper.empty(resident.model_id):
+            break
+    raise engine.cache.insufficient(resident.bytes, engine.keeper.room())

@@ -1,0 +1,134 @@
+"""The account of a load's configuration: every flag that is not at its default is answered, applied or not.
+
+Decides what a configuration means once resolved; knows nothing of how models are built.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from modelfiles.model import ModelFile
+from protocol.enums import ModelPrecision
+from protocol.errors import Fault, invalid
+from protocol.records import ModelLoadConfiguration, Record
+from protocol.replies import OptionOutcome
+from worker import precision
+from worker.devices.base import BuiltModel, Device
+
+FLAG_REASONS = {
+    "enable_attention_slicing": "this worker runs the attention that its device has fastest",
+    "enable_cpu_offloading": "this worker keeps a model whole on its device",
+    "enable_model_splitting": "this worker keeps a model whole on its device",
+    "enable_tensor_rt": "TensorRT is not part of this worker",
+    "enable_onnx": "ONNX Runtime is not part of this worker",
+    "enable_compilation": "this worker runs models without compilation",
+    "enable_flash_attention": "this worker leaves the choice of attention kernel to torch",
+}
+"""The switches, in the order of the host's types, and why each has no effect."""
+
+UNKNOWN_PARAMETER = "no parameter of this name is known"
+
+
+class Resolved(Record, frozen=True, kw_only=True):
+    """A configuration with its defaults filled in: what two loads are compared by."""
+
+    precision: ModelPrecision
+    memory_fraction: float
+    flags: tuple[str, ...]
+    parameters: dict[str, Any]
+    config_path: str
+
+
+def resolve(
+    configuration: ModelLoadConfiguration, file: ModelFile, device: Device, model_id: str, config_path: str = ""
+) -> Resolved:
+    """What the configuration asks of this device for this file.
+
+    Raises Fault NOT_SUPPORTED (a precision that the device cannot have), INVALID_ARGUMENT (contradicting values).
+    """
+    _check_values(configuration)
+    wanted = configuration.precision
+    if wanted is ModelPrecision.Auto:
+        wanted = precision.automatic(file, device.computes_well)
+    elif wanted not in device.precisions:
+        raise precision.refuse(wanted, device.precisions, model_id, device.identity().device_id)
+    return Resolved(
+        precision=wanted,
+        memory_fraction=configuration.memory_optimization.memory_fraction,
+        flags=tuple(name for name in FLAG_REASONS if _fields(configuration)[name]),
+        parameters=configuration.parameters,
+        config_path=config_path,
+    )
+
+
+def outcomes(
+    requested: ModelLoadConfiguration, resolved: Resolved, file: ModelFile, built: BuiltModel, total_bytes: int
+) -> list[OptionOutcome]:
+    """The account after the load, in the order of the host's types."""
+    found = [_precision_outcome(requested, resolved, file, built)]
+    if resolved.memory_fraction:
+        found.append(_fraction_outcome(resolved.memory_fraction, built.bytes, total_bytes))
+    found += [
+        OptionOutcome(option=name, requested=True, applied=False, reason=FLAG_REASONS[name]) for name in resolved.flags
+    ]
+    fields = _fields(requested)
+    for key, value in resolved.parameters.items():
+        reason = f"{key} is a field of the configuration, answered as {key}" if key in fields else UNKNOWN_PARAMETER
+        found.append(OptionOutcome(option=f"parameters.{key}", requested=value, applied=False, reason=reason))
+    return found
+
+
+def _precision_outcome(
+    requested: ModelLoadConfiguration, resolved: Resolved, file: ModelFile, built: BuiltModel
+) -> OptionOutcome:
+    own = precision.own(file)
+    reason = None
+    if requested.precision is ModelPrecision.Auto:
+        stored = own.value if own else file.dtype or "an unknown type"
+        reason = f"Auto is {resolved.precision.value} here: the file is in {stored}"
+    return OptionOutcome(
+        option="precision",
+        requested=requested.precision,
+        applied=True,
+        reason=reason,
+        evidence={
+            "precision": resolved.precision.value,
+            "file_precision": own.value if own else file.dtype,
+            "bytes_before": file.tensor_bytes,
+            "bytes_after": built.bytes,
+        },
+    )
+
+
+def _fraction_outcome(fraction: float, model_bytes: int, total_bytes: int) -> OptionOutcome:
+    return OptionOutcome(
+        option="memory_fraction",
+        requested=fraction,
+        applied=True,
+        evidence={"limit_bytes": int(fraction * total_bytes), "bytes_after": model_bytes},
+    )
+
+
+def _fields(configuration: ModelLoadConfiguration) -> dict[str, Any]:
+    """Every field of the configuration by its wire name."""
+    return {
+        "precision": configuration.precision.value,
+        **msgspec.structs.asdict(configuration.memory_optimization),
+        **msgspec.structs.asdict(configuration.performance_optimization),
+    }
+
+
+def _check_values(configuration: ModelLoadConfiguration) -> None:
+    fraction = configuration.memory_optimization.memory_fraction
+    if not 0 <= fraction <= 1:
+        raise invalid("configuration.memory_optimization.memory_fraction", fraction, "0 to 1")
+    fields = _fields(configuration)
+    for key, value in configuration.parameters.items():
+        if key in fields and value != fields[key]:
+            raise _contradiction(key, value, fields[key])
+
+
+def _contradiction(key: str, value: object, field_value: object) -> Fault:
+    return invalid(f"configuration.parameters.{key}", value, f"{field_value!r}, as the field {key} says")

@@ -1,0 +1,78 @@
+"""Number formats: what a file is in, what `Auto` means on a device, what a model then weighs. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modelfiles.headers import DTYPE_BITS
+from modelfiles.model import ModelFile
+from protocol.enums import ModelPrecision
+from protocol.errors import ErrorCode, Fault, Recovery
+
+FILE_TYPES = {
+    "F32": ModelPrecision.Float32,
+    "F16": ModelPrecision.Float16,
+    "BF16": ModelPrecision.BFloat16,
+    "F8_E4M3": ModelPrecision.Float8,
+    "F8_E5M2": ModelPrecision.Float8,
+}
+"""safetensors' names."""
+
+SAME_WIDTH = {
+    ModelPrecision.Float16: ModelPrecision.BFloat16,
+    ModelPrecision.BFloat16: ModelPrecision.Float16,
+}
+BITS = {
+    ModelPrecision.Float32: 32,
+    ModelPrecision.Float16: 16,
+    ModelPrecision.BFloat16: 16,
+}
+_FLOATS = tuple(name for name in DTYPE_BITS if name.startswith(("F", "BF")))
+
+
+def own(file: ModelFile) -> ModelPrecision | None:
+    """The type that most of the file's floating-point bytes have; a profile counts as Float16."""
+    if file.profile is not None:
+        return ModelPrecision.Float16
+    floats = {dtype: size for dtype, size in file.dtype_bytes.items() if dtype in _FLOATS}
+    return FILE_TYPES.get(max(floats, key=lambda dtype: floats[dtype])) if floats else None
+
+
+def automatic(file: ModelFile, computes_well: Sequence[ModelPrecision]) -> ModelPrecision:
+    """What `Auto` means: the file's own type where the device computes in it well, else one of the same width that it
+    does, else Float32 (on a virtual device, the one type that it has)."""
+    found = own(file)
+    choices = [found, SAME_WIDTH.get(found)] if found is not None else []
+    for choice in (*choices, ModelPrecision.Float32):
+        if choice is not None and choice in computes_well:
+            return choice
+    return computes_well[0]
+
+
+def estimate_bytes(file: ModelFile, precision: ModelPrecision) -> int:
+    """What the file's tensors take on a device: floating-point ones at the precision's width, others as they are."""
+    bits = BITS.get(precision)
+    if file.profile is not None or bits is None:
+        return file.tensor_bytes
+    return sum(
+        size * bits // DTYPE_BITS[dtype] if dtype in _FLOATS else size for dtype, size in file.dtype_bytes.items()
+    )
+
+
+def refuse(wanted: ModelPrecision, precisions: Sequence[ModelPrecision], model_id: str, device_id: str) -> Fault:
+    """The Fault of a precision that the device cannot have, naming those it has."""
+    names = [precision.value for precision in precisions]
+    recovery = [
+        Recovery(
+            action="load_model",
+            description=f"load in {name}",
+            parameters={"model_id": model_id, "device_id": device_id, "configuration": {"precision": name}},
+        )
+        for name in names
+    ]
+    return Fault(
+        ErrorCode.NOT_SUPPORTED,
+        f"configuration.precision is {wanted.value}: {device_id} has {', '.join(names)}",
+        details={"field": "configuration.precision", "precisions": names},
+        recovery=recovery,
+    )

@@ -1,0 +1,170 @@
+"""A real model: its moves between tiers, and a run of its pipeline, timed, stoppable between steps."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from protocol.enums import ModelPrecision
+from protocol.errors import ErrorCode, Fault, invalid
+from worker import pictures
+from worker.devices.base import BuiltModel, Drawing, DrawOrder, PartBytes, Raster
+from worker.devices.torch_device import TorchDevice
+from worker.job import Job
+from worker.pipelines import Pipelines
+
+DEFAULT_STRENGTH = 0.8
+
+
+class TorchModel(BuiltModel):
+    """Components in host memory or on the device. A peak is measured once for each shape of run."""
+
+    def __init__(
+        self, device: TorchDevice, pipelines: Pipelines, parts: list[PartBytes], precision: ModelPrecision
+    ) -> None:
+        self.precision = precision
+        self.parts = parts
+        self._device = device
+        self._pipelines = pipelines
+        self._placed = False
+        self._peaks: dict[tuple[object, ...], int] = {}
+
+    def promote(self, job: Job | None) -> None:
+        self._device.place(self._pipelines, self.parts)
+        self._placed = True
+
+    def demote(self) -> None:
+        self._device.displace(self._pipelines, self.parts, keep=True)
+        self._placed = False
+
+    def release(self) -> None:
+        if self._placed:
+            self._device.displace(self._pipelines, self.parts, keep=False)
+        self._placed = False
+        self._pipelines.components.clear()
+
+    def draw(self, order: DrawOrder, job: Job) -> Drawing:
+        run = Run(self._device, self._pipelines, order, job)
+        shape = (order.width, order.height, len(order.seeds), order.source is not None, order.guidance_scale)
+        with self._device.watch(self._pipelines, self.bytes, order.limit_bytes, self._peaks.get(shape)) as meter:
+            images = run.images()
+        if meter.peak_bytes is not None:
+            self._peaks[shape] = meter.peak_bytes
+        return run.drawing(images, meter.peak_bytes)
+
+
+class Run:
+    """One call of a pipeline: arguments, the clock of its phases, the step callback."""
+
+    def __init__(self, device: TorchDevice, pipelines: Pipelines, order: DrawOrder, job: Job) -> None:
+        self._device = device
+        self._pipelines = pipelines
+        self._order = order
+        self._job = job
+        self._warnings: list[str] = []
+        self._pipeline = pipelines.pipeline(from_image=order.source is not None, scheduler=order.scheduler)
+        steps = order.steps or pipelines.default_steps(self._pipeline)
+        strength = DEFAULT_STRENGTH if order.strength is None else order.strength
+        self._requested_steps = steps
+        self._steps = steps if order.source is None else min(int(steps * strength), steps)
+        self._strength = strength
+        self._steps_done = 0
+        self._began = self._denoising = self._decoding = self._ended = 0.0
+        self._check()
+
+    def images(self) -> torch.Tensor:
+        """[images, 3, height, width], 0-1, Float32 in host memory. Raises Fault INFERENCE_FAILED."""
+        hook = self._pipelines.denoiser.register_forward_pre_hook(self._first_step)
+        self._began = time.perf_counter()
+        try:
+            with torch.no_grad():
+                images: torch.Tensor = self._pipeline(**self._arguments()).images
+        finally:
+            hook.remove()
+        self._device.synchronize()
+        self._ended = time.perf_counter()
+        images = images.to("cpu", torch.float32)
+        if not torch.isfinite(images).all():
+            text = "the model drew values that are not finite: another precision may help"
+            raise Fault(ErrorCode.INFERENCE_FAILED, text)
+        return images
+
+    def drawing(self, images: torch.Tensor, peak_bytes: int | None) -> Drawing:
+        """What the run made and measured."""
+        pixels = (images.permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
+        count, height, width, _ = pixels.shape
+        return Drawing(
+            images=[
+                Raster(width=width, height=height, rgb=pixels[index].contiguous().numpy().tobytes())
+                for index in range(count)
+            ],
+            steps_done=self._steps_done,
+            encode_ms=(self._denoising - self._began) * 1000,
+            denoise_ms=(self._decoding - self._denoising) * 1000,
+            decode_ms=(self._ended - self._decoding) * 1000,
+            peak_bytes=peak_bytes,
+            warnings=self._warnings,
+        )
+
+    def _check(self) -> None:
+        """Raise INVALID_ARGUMENT for what this model cannot draw."""
+        multiple = self._pipelines.side_multiple
+        for field, side in (("width", self._order.width), ("height", self._order.height)):
+            if side is not None and side % multiple:
+                raise invalid(field, side, f"a multiple of {multiple} for this model")
+        if self._steps < 1:
+            text = f"one that leaves at least one of {self._requested_steps} steps"
+            raise invalid("strength", self._strength, text)
+
+    def _arguments(self) -> dict[str, Any]:
+        order = self._order
+        arguments: dict[str, Any] = {
+            "prompt": order.prompt,
+            "num_inference_steps": self._requested_steps,
+            "num_images_per_prompt": len(order.seeds),
+            # On the cpu, whatever the device: the same seed draws the same noise everywhere.
+            "generator": [torch.Generator("cpu").manual_seed(seed) for seed in order.seeds],
+            "output_type": "pt",
+            "callback_on_step_end": self._step,
+        }
+        if order.guidance_scale is not None:
+            if self._pipelines.takes_guidance:
+                arguments["guidance_scale"] = order.guidance_scale
+            else:
+                self._warnings.append("guidance_scale has no effect: this model was distilled for few steps")
+        if order.negative_prompt:
+            if self._pipelines.is_flux:
+                self._warnings.append("negative_prompt has no effect: Flux takes its guidance as an input")
+            else:
+                arguments["negative_prompt"] = order.negative_prompt
+        return arguments | self._picture_arguments()
+
+    def _picture_arguments(self) -> dict[str, Any]:
+        order = self._order
+        if order.source is None:
+            sides = {"width": order.width, "height": order.height}
+            return {name: side for name, side in sides.items() if side is not None}
+        multiple = self._pipelines.side_multiple
+        image = pictures.decode(order.source, order.width, order.height, multiple)
+        arguments: dict[str, Any] = {"image": image, "strength": self._strength}
+        if self._pipelines.side_multiple > 8:
+            arguments |= {"width": image.width, "height": image.height}
+        return arguments
+
+    def _first_step(self, *_: object) -> None:
+        if not self._denoising:
+            self._device.synchronize()
+            self._denoising = time.perf_counter()
+
+    def _step(self, pipeline: Any, index: int, _: object, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Called by the pipeline after each evaluation; schedulers may take more of them than steps."""
+        self._job.check()
+        self._device.synchronize()
+        self._decoding = time.perf_counter()
+        evaluations = max(int(pipeline.num_timesteps), self._steps)
+        self._steps_done = (index + 1) * self._steps // evaluations
+        mean_ms = (self._decoding - self._denoising) * 1000 / (index + 1)
+        self._job.step(self._steps_done, self._steps, mean_ms * (evaluations - index - 1))
+        return tensors
