@@ -9,6 +9,7 @@ STAMP := .venv/.ready
 ROOMS := protocol settings modelfiles broker catalog worker client cli demo
 
 export HF_HUB_OFFLINE := 1
+export TRANSFORMERS_VERBOSITY := error
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help setup demo test lint format bench clean

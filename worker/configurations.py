@@ -51,6 +51,19 @@ def configuration_folder(build: Build, roots: Roots) -> Configuration:
     return Configuration(path=str(folder), class_name=pipeline.class_name, is_family=is_family)
 
 
+def configuration_source(build: Build) -> str:
+    """Where a single file's configuration came from, in words for its sender."""
+    if build.config_path:
+        return f"the configuration that config_path names ({Path(build.config_path).name})"
+    stem = Path(build.file.path).stem
+    if build.file.config_path:
+        return f"the configuration in the folder {stem} beside it"
+    return (
+        f"the project's own {build.file.type.value} configuration: put its own in a folder {stem} beside it, "
+        "or name it in config_path"
+    )
+
+
 def _family(build: Build) -> Path:
     name = Path(build.file.path).name
     found = FAMILY_FOLDERS.get(build.file.type)

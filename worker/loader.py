@@ -27,7 +27,7 @@ from modelfiles.paths import Roots
 from protocol.enums import ComponentType, ModelPrecision
 from protocol.errors import ErrorCode, Fault
 from settings.logs import Logger
-from worker.configurations import configuration_folder, own_tokenizers
+from worker.configurations import configuration_folder, configuration_source, own_tokenizers
 from worker.devices.base import Build, PartBytes
 from worker.job import Job
 from worker.pipelines import TEXT_TO_IMAGE, Pipelines
@@ -62,6 +62,8 @@ def load(build: Build, roots: Roots, job: Job, tell: Tell) -> tuple[Pipelines, l
         # What libraries say may show paths and code: the log has it, the client has the kind.
         log.exception("a library could not load a model", model=Path(build.file.path).name)
         text = f"{Path(build.file.path).name} could not be built: {type(error).__name__}"
+        if build.file.kind is Kind.SINGLE:
+            text += f"; its weights do not fit {configuration_source(build)}"
         raise Fault(ErrorCode.MODEL_LOADING_FAILED, text) from None
     return pipelines, _weighed(build.file, pipelines)
 

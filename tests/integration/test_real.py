@@ -136,3 +136,15 @@ def test_bad_files_are_refused_by_their_kind(real: Broker, model_root: Path) -> 
             assert reply["error"]["code"] == code, reply
     finally:
         shutil.rmtree(scratch)
+
+
+def test_single_file_that_fits_no_configuration_says_what_is_missing(real: Broker, model_root: Path) -> None:
+    lonely = model_root / f"lonely-{uuid.uuid4().hex[:8]}.safetensors"
+    shutil.copy(model_root / "tiny-sd15-single.safetensors", lonely)
+    try:
+        command = {"action": "load_model", "model_id": lonely.stem, "model_path": str(lonely)}
+        reply = real.connect().ask(command)
+        assert reply["error"]["code"] == "MODEL_LOADING_FAILED", reply
+        assert "config_path" in reply["message"]
+    finally:
+        lonely.unlink()
