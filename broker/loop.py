@@ -28,8 +28,9 @@ from broker.core.events import (
     WorkerMessage,
     WorkerUnreachable,
 )
+from broker.frames import receive, send
 from broker.outbox import Outbox
-from broker.sockets import Sockets, readable
+from broker.sockets import Sockets
 from protocol import link, supervision
 from settings.logs import Logger
 
@@ -66,7 +67,8 @@ class Loop:
             if commands in ready:
                 self._read_clients()
             if events in ready:
-                self._sockets.publisher.read_subscriptions()
+                for change in self._sockets.publisher.read_subscriptions():
+                    self._handle(change)
             if self._lines_in in ready:
                 self._read_lines()
             self._outbox.retry()
@@ -84,18 +86,20 @@ class Loop:
     def _read_clients(self) -> None:
         socket = self._sockets.commands
         for _ in range(MESSAGES_PER_TURN):
-            if not readable(socket):
+            try:
+                client, *frames = receive(socket)
+            except zmq.Again:
                 return
-            client, *frames = socket.recv_multipart()
             parts, payload, attachments = envelope.split(frames)
             self._handle(ClientMessage(client, parts, payload, attachments))
 
     def _read_workers(self) -> None:
         socket = self._sockets.link
         for _ in range(MESSAGES_PER_TURN):
-            if not readable(socket):
+            try:
+                worker, *frames = receive(socket)
+            except zmq.Again:
                 return
-            worker, *frames = socket.recv_multipart()
             try:
                 header = link.decode_from_worker(frames[0])
             except (msgspec.DecodeError, ValueError, IndexError) as error:
@@ -134,7 +138,7 @@ class Loop:
     def _to_worker(self, effect: SendWorker) -> None:
         frames = (effect.worker, link.encode(effect.header), *effect.body)
         try:
-            self._sockets.link.send_multipart(frames, flags=zmq.DONTWAIT)
+            send(self._sockets.link, frames)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise

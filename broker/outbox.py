@@ -9,6 +9,7 @@ from collections import deque
 
 import zmq
 
+from broker.frames import send
 from settings.logs import Logger
 
 MAX_BYTES = 64 << 20
@@ -48,7 +49,7 @@ class Outbox:
 
     def _try(self, client: bytes, frames: tuple[bytes, ...]) -> bool:
         try:
-            self._socket.send_multipart((client, *frames), flags=zmq.DONTWAIT, copy=True)
+            send(self._socket, (client, *frames))
         except zmq.Again:
             return False
         except zmq.ZMQError as error:

@@ -1,4 +1,4 @@
-"""The events endpoint: publishes what somebody subscribed to, and the latest values to who is new.
+"""The events endpoint: publishes what somebody subscribed to, and tells who is new.
 
 A subscriber that cannot keep up loses events at its own high-water mark; nothing here waits for it.
 """
@@ -10,18 +10,16 @@ from collections import Counter
 import msgspec
 import zmq
 
-from broker.core.events import Publish
+from broker.core.events import Publish, Subscribed
+from broker.frames import readable, send
 from protocol.events import MSGPACK_PREFIX
 
 HIGH_WATER_MARK = 10_000
 
+_COMES, _GOES = b"\x01", b"\x00"
+
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
-
-
-def readable(socket: zmq.Socket[bytes]) -> bool:
-    """Is there a message to take? Cheaper than asking for one and catching `zmq.Again`."""
-    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
 
 class Publisher:
@@ -32,16 +30,12 @@ class Publisher:
         self.socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.XPUB_VERBOSER, 1)
-        self.socket.setsockopt(zmq.XPUB_MANUAL_LAST_VALUE, 1)
         self.socket.bind(address)
         self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._subscriptions: Counter[bytes] = Counter()
-        self._latest: dict[str, Publish] = {}
 
     def publish(self, event: Publish) -> None:
         """Send one event in the encodings that somebody subscribed to."""
-        if event.state:
-            self._latest[event.topic] = event
         topic = event.topic.encode()
         if self._wanted(topic):
             self._send(topic, _json.encode(event.payload))
@@ -49,31 +43,24 @@ class Publisher:
         if self._wanted(topic):
             self._send(topic, _msgpack.encode(event.payload))
 
-    def read_subscriptions(self) -> None:
-        """Take in who came and went; a newcomer gets the latest value of each state topic it matches."""
+    def read_subscriptions(self) -> list[Subscribed]:
+        """Take in who came, and whom the last one left."""
+        changes = []
         while readable(self.socket):
             message = self.socket.recv()
             prefix = message[1:]
-            if message[:1] == b"\x01":
+            if message[:1] == _COMES:
                 self._subscriptions[prefix] += 1
-                self.socket.setsockopt(zmq.SUBSCRIBE, prefix)
-                self._greet(prefix)
-            elif message[:1] == b"\x00":
+                changes.append(Subscribed(prefix.decode(errors="replace")))
+            elif message[:1] == _GOES:
                 self._subscriptions[prefix] -= 1
-                self._subscriptions += Counter()
-                self.socket.setsockopt(zmq.UNSUBSCRIBE, prefix)
-
-    def _greet(self, prefix: bytes) -> None:
-        for name, event in self._latest.items():
-            topic = name.encode()
-            if topic.startswith(prefix):
-                self._send(topic, _json.encode(event.payload))
-            topic = (MSGPACK_PREFIX + name).encode()
-            if topic.startswith(prefix):
-                self._send(topic, _msgpack.encode(event.payload))
+                if self._subscriptions[prefix] <= 0:
+                    del self._subscriptions[prefix]
+                    changes.append(Subscribed(prefix.decode(errors="replace"), begins=False))
+        return changes
 
     def _wanted(self, topic: bytes) -> bool:
         return any(topic.startswith(prefix) for prefix in self._subscriptions)
 
     def _send(self, topic: bytes, payload: bytes) -> None:
-        self.socket.send_multipart((topic, payload), flags=zmq.DONTWAIT)
+        send(self.socket, (topic, payload))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import zmq
 
-from broker.publisher import Publisher, readable
+from broker.publisher import Publisher
 from protocol import supervision
-
-__all__ = ["Sockets", "readable"]
 
 HIGH_WATER_MARK = 10_000
 

@@ -24,6 +24,7 @@ from broker.devices import FoundDevice, find_devices
 from broker.launch.local import LocalLauncher, LocalProcess
 from broker.restarts import RestartPolicy
 from protocol import supervision as s
+from protocol.enums import DeviceKind
 from protocol.link import CATALOG_ID, CatalogSpec, WorkerSpec, encode_spec
 from protocol.version import VERSION
 from settings import endpoints, logs
@@ -308,7 +309,7 @@ class Supervisor:
         )
 
     def _worker_spec(self, child: Child) -> WorkerSpec:
-        settings = self._settings
+        settings, device = self._settings, self._devices[child.name]
         return WorkerSpec(
             device_id=child.name,
             link=self._addresses[2],
@@ -318,8 +319,8 @@ class Supervisor:
             model_roots=[str(root) for root in settings.models],
             budget_bytes=settings.vram_bytes,
             ram_budget_bytes=settings.ram_bytes,
-            reserve_bytes=settings.reserve_bytes,
-            cuda_uuid=self._devices[child.name].cuda_uuid,
+            reserve_bytes=settings.reserve_bytes if device.request.kind is DeviceKind.CUDA else 0,
+            cuda_uuid=device.cuda_uuid,
             heartbeat_ms=settings.heartbeat_ms,
             telemetry_ms=settings.telemetry_ms,
         )

@@ -7,12 +7,12 @@ What executes and shows them is imported when the command runs, so that `--help`
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.options import Device, Json, ModelId, Priority, Timeout, key_and_value, load_configuration, parsed
 from protocol.enums import (
     HashDepth,
     ImageFormat,
@@ -27,9 +27,6 @@ from protocol.enums import (
 
 if TYPE_CHECKING:
     from protocol.commands import LoraUse
-    from protocol.records import ModelLoadConfiguration
-
-T = TypeVar("T")
 
 app = typer.Typer(
     name="vrambroker",
@@ -40,12 +37,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print the reply's JSON on standard output.")]
-ModelId = Annotated[str, typer.Argument(metavar="MODEL", help="The model's id; `vrambroker models` lists them.")]
-Device = Annotated[str, typer.Option("--device", "-d", help="Such as cuda:0; without it the broker chooses.")]
-Priority = Annotated[LoadPriority, typer.Option("--priority", case_sensitive=False, help="Order of service.")]
-Timeout = Annotated[float | None, typer.Option("--timeout", min=0, help="Deadline in seconds.")]
 
 
 def run() -> None:
@@ -66,14 +57,6 @@ def root(
 ) -> None:
     """Starts a broker, and talks to one."""
     context.obj = endpoint
-
-
-def parsed(parse: Callable[[str], T], text: str, option: str) -> T:
-    """An option's value; one that cannot be read is a usage error."""
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 @app.command()
@@ -248,35 +231,6 @@ def load(
         wait_for_completion=not no_wait,
     )
     execute(context.obj, as_json, command)
-
-
-def load_configuration(
-    precision: ModelPrecision | None, memory: dict[str, Any], performance: dict[str, Any], parameters: dict[str, Any]
-) -> ModelLoadConfiguration | None:
-    """The configuration that the options ask for; None, content with the model as it is, where they ask for nothing."""
-    from protocol.records import ModelLoadConfiguration, ModelMemoryOptimization, ModelPerformanceOptimization
-
-    if precision is None and not any([*memory.values(), *performance.values(), *parameters]):
-        return None
-    return ModelLoadConfiguration(
-        precision=precision or ModelPrecision.Auto,
-        memory_optimization=ModelMemoryOptimization(**memory),
-        performance_optimization=ModelPerformanceOptimization(**performance),
-        parameters=parameters,
-    )
-
-
-def key_and_value(text: str) -> tuple[str, Any]:
-    """`KEY=VALUE`, the value as JSON where it is some, else as text. Raises ValueError."""
-    import msgspec
-
-    key, separator, value = text.partition("=")
-    if not key or not separator:
-        raise ValueError(f"'{text}' is no KEY=VALUE")
-    try:
-        return key, msgspec.json.decode(value)
-    except msgspec.DecodeError:
-        return key, value
 
 
 @app.command()

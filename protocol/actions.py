@@ -13,7 +13,11 @@ from protocol.enums import Lane
 
 
 class Action(NamedTuple):
-    """One command of the wire; `timeout_seconds` is its default deadline, counted from arrival."""
+    """One command of the wire.
+
+    `timeout_seconds` is its default deadline, counted from arrival; `stored` whether its final reply is kept for
+    `get_result`, as those of the device and catalog lanes are.
+    """
 
     name: str
     command: type[c.Command]
@@ -21,6 +25,7 @@ class Action(NamedTuple):
     lane: Lane
     timeout_seconds: float = 10.0
     aliases: tuple[str, ...] = ()
+    stored: bool = False
 
 
 _TABLE = (
@@ -67,10 +72,12 @@ _TABLE = (
     Action("restart_worker", c.RestartWorker, r.RestartWorkerReply, Lane.ADMIN),
 )
 
-ACTIONS: dict[str, Action] = {action.name: action for action in _TABLE}
+_STORED = frozenset({Lane.DEVICE, Lane.CATALOG})
+
+ACTIONS: dict[str, Action] = {action.name: action._replace(stored=action.lane in _STORED) for action in _TABLE}
 """Every action by its name."""
 
-BY_COMMAND: dict[type[c.Command], Action] = {action.command: action for action in _TABLE}
+BY_COMMAND: dict[type[c.Command], Action] = {action.command: action for action in ACTIONS.values()}
 """Every action by its command struct."""
 
 ALIASES: dict[str, str] = {alias: action.name for action in _TABLE for alias in (action.name, *action.aliases)}

@@ -19,6 +19,8 @@ from protocol.replies import Limits
 MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """What a model id looks like."""
 
+_PRINTABLE = re.compile(r"[!-~]+")
+
 MAX_SEED = 2**63 - 1
 
 OPTIMIZATION_TARGETS = {
@@ -41,6 +43,8 @@ def check(command: c.Command, limits: Limits) -> None:
 
 def check_attachments(declared: Sequence[c.Attachment], sizes: Sequence[int], limits: Limits) -> None:
     """Hold the frames that came against the attachments that the payload names. Sizes in bytes."""
+    if not sizes and not declared:
+        return
     if len(sizes) > limits.attachments:
         raise invalid("attachments", len(sizes), f"at most {limits.attachments} in a message")
     if sum(sizes) > limits.attachments_bytes:
@@ -54,7 +58,7 @@ def check_attachments(declared: Sequence[c.Attachment], sizes: Sequence[int], li
 
 def valid_request_id(text: str, limits: Limits) -> bool:
     """1 to 128 printable ASCII characters without spaces."""
-    return 0 < len(text) <= limits.request_id_chars and text.isascii() and all("!" <= letter <= "~" for letter in text)
+    return len(text) <= limits.request_id_chars and _PRINTABLE.fullmatch(text) is not None
 
 
 def _envelope(command: c.Command, limits: Limits) -> None:

@@ -21,15 +21,15 @@ from protocol.enums import Encoding, EnumForm, Naming, ReplyState
 from protocol.errors import ErrorCode, ErrorInfo, Fault, invalid, missing
 from protocol.link import Spelling
 from protocol.replies import Limits
-from protocol.tolerant import Repair, enum_fields, fold, is_plain
+from protocol.tolerant import Repair, enum_fields, fold, free_fields, is_plain
 
 _BOM = b"\xef\xbb\xbf"
 _MAP_BYTES = frozenset([*range(0x80, 0x90), 0xDE, 0xDF])
 _ARRAY_BYTES = frozenset([*range(0x90, 0xA0), 0xDC, 0xDD])
-_LONG_NUMBER = re.compile(rb"\d{19}")
 _ACTION_WORDS = {fold(alias): name for alias, name in ALIASES.items()}
 _FOLDED_ACTION = frozenset({"action"})
 DEFAULT_LIMITS = Limits()
+_LONG_NUMBER, _UINT64 = re.compile(rb"\d{19}"), b"\xcf"
 
 _json_commands = msgspec.json.Decoder(AnyCommand)
 _msgpack_commands = msgspec.msgpack.Decoder(AnyCommand)
@@ -80,7 +80,7 @@ def decode_command(payload: bytes, limits: Limits = DEFAULT_LIMITS) -> Decoded:
     encoding = encoding_of(payload, limits)
     try:
         command = (_json_commands if encoding is Encoding.JSON else _msgpack_commands).decode(payload)
-        if _is_doubtful(payload, encoding, limits):
+        if _is_doubtful(command, payload, encoding, limits):
             return _decode_tolerantly(payload, encoding, limits)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return _decode_tolerantly(payload, encoding, limits)
@@ -124,17 +124,19 @@ def malformed(text: str) -> Fault:
     return Fault(ErrorCode.MALFORMED_MESSAGE, text)
 
 
-_ENUM_FIELDS = re.compile(b"|".join(sorted(name.encode() for name in enum_fields(AnyCommand))))
+_ENUM_FIELDS = {
+    action.command: tuple(sorted(name.encode() for name in enum_fields(action.command))) for action in ACTIONS.values()
+}
 
 
-def mentions_enum(payload: bytes) -> bool:
-    """Could a payload that decoded strictly hold an enum of the host? False is certain."""
-    return _ENUM_FIELDS.search(payload) is not None
+def mentions_enum(command: Command, payload: bytes) -> bool:
+    """Could the payload of a command that decoded strictly hold an enum of the host? False is certain."""
+    return any(map(payload.__contains__, _ENUM_FIELDS[type(command)]))
 
 
 def shown_by(payload: bytes, encoding: Encoding) -> Shown:
     """What a payload that decoded strictly shows."""
-    repair = Repair(warn_unknown=False)
+    repair = Repair(from_client=False)
     value = _builtins(payload, encoding)
     repair.struct(value, ACTIONS[value["action"]].command, ignore=_FOLDED_ACTION)
     return Shown(naming=repair.naming, enums=repair.enums)
@@ -146,12 +148,20 @@ def _builtins(payload: bytes, encoding: Encoding) -> Any:
     return msgspec.msgpack.decode(payload)
 
 
-def _is_doubtful(payload: bytes, encoding: Encoding, limits: Limits) -> bool:
-    """Whether a payload that decoded strictly holds free content that is too deep, or that no reply could say again."""
-    deep = payload.count(b"{") + payload.count(b"[") > limits.payload_depth
-    if encoding is Encoding.JSON and not deep and _LONG_NUMBER.search(payload) is None:
+def _is_doubtful(command: Command, payload: bytes, encoding: Encoding, limits: Limits) -> bool:
+    """Whether a command that decoded strictly holds free content that is too deep, or that no reply could say again."""
+    long_number = _UINT64 in payload if encoding is Encoding.MSGPACK else _LONG_NUMBER.search(payload) is not None
+    if not long_number and not _has_free_content(command):
         return False
     return not is_plain(_builtins(payload, encoding), limits.payload_depth)
+
+
+def _has_free_content(value: Struct) -> bool:
+    for name in free_fields(type(value)):
+        content = getattr(value, name)
+        if _has_free_content(content) if isinstance(content, Struct) else content:
+            return True
+    return False
 
 
 def _check_depth(value: Any, limits: Limits) -> None:
@@ -267,7 +277,7 @@ def reply_of(value: Any) -> r.Reply:
     cls = _reply_class(action, state)
     if cls is r.LoadModelReply and "memoryusage" in folded:
         value = _load_from_host(value, folded["memoryusage"])
-    reply: r.Reply = Repair(warn_unknown=False).struct(value, cls)
+    reply: r.Reply = Repair(from_client=False).struct(value, cls)
     if isinstance(reply, r.GetResultReply) and reply.result is not None:
         return msgspec.structs.replace(reply, result=reply_of(reply.result))
     return reply

@@ -21,7 +21,7 @@ CATALOG_ID = "catalog"
 """The worker id of the catalogue."""
 
 
-class Message(Struct, frozen=True, kw_only=True, tag_field="t"):
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="t"):
     """A header frame."""
 
 

@@ -77,6 +77,22 @@ def enum_fields(kind: Any) -> set[str]:
     return names
 
 
+@cache
+def free_fields(cls: type[Struct]) -> tuple[str, ...]:
+    """The fields of a struct type in which any JSON value may stand, at any depth below them."""
+    return tuple(field.name for field in _fields(cls).values() if _is_free(field.type))
+
+
+def _is_free(kind: mi.Type) -> bool:
+    if isinstance(kind, mi.UnionType):
+        return any(_is_free(member) for member in kind.types)
+    if isinstance(kind, mi.DictType):
+        return _is_free(kind.value_type)
+    if isinstance(kind, mi.StructType):
+        return bool(free_fields(kind.cls))
+    return isinstance(kind, mi.AnyType)
+
+
 def _holds_enum(kind: mi.Type) -> bool:
     if isinstance(kind, mi.UnionType):
         return any(_holds_enum(member) for member in kind.types)
@@ -86,11 +102,14 @@ def _holds_enum(kind: mi.Type) -> bool:
 
 
 class Repair:
-    """One tolerant decode: what was warned of, and which naming and enum form the message shows."""
+    """One tolerant decode: what was warned of, and which naming and enum form the message shows.
 
-    def __init__(self, *, warn_unknown: bool = True) -> None:
+    `from_client` False reads a reply: unknown fields pass in silence, free content is taken as it is.
+    """
+
+    def __init__(self, *, from_client: bool = True) -> None:
         self.warnings: list[str] = []
-        self._warn_unknown = warn_unknown
+        self._from_client = from_client
         self._suggestions = 0
         self._namings: list[Naming] = []
         self._enum_forms: set[EnumForm] = set()
@@ -149,7 +168,7 @@ class Repair:
         found[field.name] = self.value(item, field.type, path)
 
     def _unknown(self, key: str, path: str, known: dict[str, mi.Field]) -> None:
-        if not self._warn_unknown:
+        if not self._from_client:
             return
         # A search costs as much as a small decode: a payload of nothing but unknown names must not hold the broker up.
         self._suggestions += 1
@@ -163,7 +182,7 @@ class Repair:
         """A value as the type wants it. Raises Fault."""
         match kind:
             case mi.AnyType():
-                return _json_value(value, path)
+                return _json_value(value, path) if self._from_client else value
             case mi.UnionType():
                 return self._union(value, kind, path)
             case mi.StructType():

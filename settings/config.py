@@ -113,11 +113,11 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
         "ram_bytes": _size("RAM", text("RAM", file.ram)),
         "reserve_bytes": _size("reserve", None if file.reserve is None else str(file.reserve)),
         "drain_seconds": _seconds("DRAIN", text("DRAIN", file.drain_seconds)),
-        "heartbeat_ms": file.heartbeat_ms,
-        "silence_ms": file.silence_ms,
-        "telemetry_ms": file.telemetry_ms,
+        "heartbeat_ms": _at_least("heartbeat_ms", file.heartbeat_ms, 1),
+        "silence_ms": _at_least("silence_ms", file.silence_ms, 1),
+        "telemetry_ms": _at_least("telemetry_ms", file.telemetry_ms, 1),
         "admin": file.admin,
-        "limits": file.limits,
+        "limits": _limits(file.limits),
     }
     return Settings(**{key: value for key, value in chosen.items() if value is not None})
 
@@ -162,7 +162,10 @@ def size(text: str) -> int:
     unit = match and _UNITS.get(match[2].upper())
     if match is None or unit is None:
         raise ConfigError(f"'{text}' is no size: write a number and B, KiB, MiB, GiB, KB, MB or GB")
-    return int(float(match[1]) * unit)
+    amount = float(match[1]) * unit
+    if amount >= 2**63:
+        raise ConfigError(f"'{text[:80]}' is no size: at most 8388607 TiB")
+    return int(amount)
 
 
 def _size(name: str, text: str | None) -> int | None:
@@ -184,6 +187,18 @@ def _seconds(name: str, text: str | None) -> float | None:
     return value
 
 
+def _at_least(name: str, value: int | None, low: int) -> int | None:
+    if value is not None and value < low:
+        raise ConfigError(f"{name} is {value}: expected at least {low}")
+    return value
+
+
+def _limits(limits: Limits | None) -> Limits | None:
+    for name, value in msgspec.structs.asdict(limits).items() if limits else ():
+        _at_least(f"limits.{name}", value, 0 if name == "warmup_runs" else 1)
+    return limits
+
+
 def _roots(text: str | None) -> tuple[Path, ...] | None:
     return None if text is None else tuple(Path(root).absolute() for root in text.split(":") if root)
 
@@ -196,5 +211,5 @@ def _file(path: Path | None) -> File:
             return msgspec.convert(tomllib.load(stream), File)
     except OSError as error:
         raise ConfigError(f"configuration {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (ValueError, msgspec.ValidationError) as error:
         raise ConfigError(f"configuration {path}: {error}") from None

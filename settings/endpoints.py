@@ -34,7 +34,7 @@ def read(runtime: Path) -> Endpoints | None:
     """What the runtime folder says; None where no broker wrote one."""
     try:
         return msgspec.json.decode((runtime / FILE_NAME).read_bytes(), type=Endpoints)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError, msgspec.DecodeError):
         return None
 
 

@@ -8,14 +8,11 @@ from broker.core.context import Context
 from broker.core.events import SendClient
 from broker.core.jobs import Final, Job, Waiter, respell
 from protocol.codec import Refused, encode_reply
-from protocol.enums import Lane, ReplyState
+from protocol.enums import ReplyState
 from protocol.errors import ErrorCode, ErrorInfo
 from protocol.link import JobUpdate
 from protocol.replies import AcceptedReply, FailedReply, Reply, Timing
 from protocol.telemetry import MemoryPressure
-
-STORED_LANES = frozenset({Lane.DEVICE, Lane.CATALOG})
-"""Lanes whose final replies are kept for `get_result`."""
 
 
 class Answers:
@@ -72,19 +69,24 @@ class Answers:
         success: bool,
         error: ErrorInfo | None = None,
     ) -> None:
-        """End a job with a reply as it was written, forwarded untouched where its spelling is the waiter's."""
+        """End a job with a reply as it was written, forwarded untouched where its spelling is the waiter's.
+
+        The id of a command that found the queues full stays free: the same command may be sent again.
+        """
         context = self._context
         if context.jobs.live(job.request_id) is not job:
             return
         context.timers.cancel(job.timer)
         final = Final(body, attachments, context.clock(), success)
-        context.jobs.finish(job, final, keep=job.action.lane in STORED_LANES and job.on_final is None)
+        never_taken = error is not None and error.code is ErrorCode.QUEUE_FULL and bool(job.waiters)
+        stored = job.action.stored and not never_taken
+        context.jobs.finish(job, final, keep=stored and job.on_final is None)
         for waiter in job.waiters:
             self._send(waiter, respell(body, job.spelling, waiter.spelling), attachments)
         if job.on_final is not None:
             job.final = final
             job.on_final(job, final.at)
-        elif job.action.lane in STORED_LANES:
+        elif stored:
             context.bulletin.job(job, success=success, error=error)
 
     def repeat(self, job: Job, waiter: Waiter) -> None:
@@ -96,26 +98,30 @@ class Answers:
     def accepted(self, job: Job) -> None:
         """The one reply of a command that is not waited for; its outcome is for `get_result` and events."""
         for waiter in job.waiters:
-            reply = AcceptedReply(
-                request_id=job.request_id,
-                action=job.action.name,
-                state=ReplyState.ACCEPTED,
-                message="accepted",
-                warnings=job.warnings,
-                timing=self._timing(job.arrived),
-                device_id=job.device_id,
-                model_id=job.model_id,
-            )
-            self._send(waiter, encode_reply(reply, waiter.spelling), ())
+            self.accept(job, waiter)
         job.waiters = []
+
+    def accept(self, job: Job, waiter: Waiter) -> None:
+        """Tell one who does not wait that the command is under way."""
+        reply = AcceptedReply(
+            request_id=job.request_id,
+            action=job.action.name,
+            state=ReplyState.ACCEPTED,
+            message="accepted",
+            warnings=job.warnings,
+            timing=self._timing(job.arrived),
+            device_id=job.device_id,
+            model_id=job.model_id,
+        )
+        self._send(waiter, encode_reply(reply, waiter.spelling), ())
 
     def progress(self, job: Job, update: JobUpdate, body: tuple[bytes, ...]) -> None:
         """Note how far a job is, and pass a progress reply on."""
         job.step, job.steps, job.eta_ms = update.step, update.steps, update.eta_ms
-        if job.action.lane in STORED_LANES and job.on_final is None:
+        if job.action.stored and job.on_final is None:
             self._context.bulletin.job(job)
-        if body and job.command.stream_progress:
-            for waiter in job.waiters:
+        if body:
+            for waiter in (waiter for waiter in job.waiters if waiter.wants_progress):
                 self._send(waiter, respell(body[0], job.spelling, waiter.spelling), body[1:])
 
     def _timing(self, arrived: float) -> Timing:

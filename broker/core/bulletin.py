@@ -9,15 +9,28 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
-from broker.core.events import Effect, Publish
+import msgspec
+
+from broker.core.events import Effect, Publish, Subscribed
 from broker.core.fleet import Device
 from broker.core.jobs import Job
 from protocol.enums import JobState, Tier
 from protocol.errors import ErrorInfo
-from protocol.events import CatalogEvent, Event, JobEvent, ModelEvent, QueueEvent, TelemetryEvent, WorkerEvent
+from protocol.events import (
+    MSGPACK_PREFIX,
+    CatalogEvent,
+    Event,
+    JobEvent,
+    ModelEvent,
+    QueueEvent,
+    TelemetryEvent,
+    WorkerEvent,
+)
 from protocol.link import ModelChanged
 from protocol.replies import JobProgress
 from protocol.telemetry import Telemetry
+
+_JOB = "job."
 
 
 class Bulletin:
@@ -28,13 +41,41 @@ class Bulletin:
         self._wall = wall
         self._emit = emit
         self._numbers: dict[str, int] = {}
+        self._latest: dict[str, Event] = {}
+        self._job_listeners: set[str] = set()
         self._worker_states: dict[str, tuple[Any, ...]] = {}
 
     def _publish(self, topic: str, cls: type[Event], fields: dict[str, Any], *, keep: bool) -> None:
         number = self._numbers.get(topic, 0) + 1
         self._numbers[topic] = number
         event = cls(seq=number, time=self._wall(), epoch=self._epoch, **fields)
-        self._emit(Publish(topic, event, keep))
+        if keep:
+            self._latest[topic] = event
+        self._emit(Publish(topic, event))
+
+    def listen(self, change: Subscribed) -> None:
+        """Note who listens to jobs, and greet who is new."""
+        plain = change.prefix.removeprefix(MSGPACK_PREFIX)
+        if change.begins:
+            if plain.startswith(_JOB) or _JOB.startswith(plain) or MSGPACK_PREFIX.startswith(change.prefix):
+                self._job_listeners.add(change.prefix)
+            self._greet(change.prefix)
+        else:
+            self._job_listeners.discard(change.prefix)
+
+    def _greet(self, prefix: str) -> None:
+        """Tell the latest value of each state topic that matches to a new subscriber.
+
+        XPUB cannot address one subscriber with more than one message: all hear the value again, as the topic's next
+        event, so that nobody sees a number twice or misses one.
+        """
+        plain = prefix.removeprefix(MSGPACK_PREFIX)
+        everything = MSGPACK_PREFIX.startswith(prefix)
+        for topic, event in list(self._latest.items()):
+            if everything or topic.startswith(plain):
+                self._numbers[topic] = number = event.seq + 1
+                self._latest[topic] = again = msgspec.structs.replace(event, seq=number)
+                self._emit(Publish(topic, again))
 
     def telemetry(self, device_id: str, sample: Telemetry) -> None:
         fields = {name: getattr(sample, name) for name in sample.__struct_fields__}
@@ -68,7 +109,10 @@ class Bulletin:
         self.model(device_id, change)
 
     def job(self, job: Job, *, success: bool | None = None, error: ErrorInfo | None = None) -> None:
-        topic = f"job.{job.request_id}"
+        """A command's life; not even made where nobody listens, since every command has some."""
+        if not self._job_listeners:
+            return
+        topic = f"{_JOB}{job.request_id}"
         progress = None
         if job.state is JobState.RUNNING:
             progress = JobProgress(step=job.step, steps=job.steps, eta_ms=job.eta_ms)

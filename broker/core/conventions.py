@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from protocol.codec import Decoded, Shown, shown_by
+from protocol.codec import Decoded, Shown, mentions_enum, shown_by
 from protocol.commands import Conventions
 from protocol.enums import Encoding, EnumForm, Naming
 from protocol.link import Spelling
 
 _NOTHING = Shown()
 _MAX_CONNECTIONS = 65_536
-_PLAIN = {encoding: Spelling(encoding=encoding) for encoding in Encoding}
+_PLAIN_JSON, _PLAIN_MSGPACK = Spelling(encoding=Encoding.JSON), Spelling(encoding=Encoding.MSGPACK)
 
 
 class ConnectionConventions:
@@ -29,8 +29,9 @@ class ConnectionConventions:
         asked = decoded.command.conventions
         shown = decoded.shown
         if shown is None:
-            if asked is None and before.naming in (None, Naming.SNAKE) and before.enums is EnumForm.NAME:
-                return _PLAIN[decoded.encoding]
+            plain = asked is None and before.naming in (None, Naming.SNAKE) and before.enums is not EnumForm.NUMBER
+            if plain and (before.enums is EnumForm.NAME or not mentions_enum(decoded.command, payload)):
+                return _PLAIN_JSON if decoded.encoding is Encoding.JSON else _PLAIN_MSGPACK
             shown = shown_by(payload, decoded.encoding)
         return self.resolve(client, decoded.encoding, shown, asked)
 

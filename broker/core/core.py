@@ -20,12 +20,14 @@ from broker.core.events import (
     Effect,
     Exit,
     SendWorker,
+    Subscribed,
     Tick,
     WorkerMessage,
     WorkerUnreachable,
 )
 from broker.core.intake import Intake
 from broker.core.workforce import Workforce
+from protocol.enums import JobState
 from protocol.errors import ErrorCode, Fault
 from protocol.link import Stop
 from protocol.supervision import BrokerSpec, ChildExited, ChildStarted, Drain
@@ -71,6 +73,8 @@ class Core:
                 self._workforce.exited(event)
             case Drain():
                 self._drain(event, now)
+            case Subscribed():
+                self.context.bulletin.listen(event)
             case Tick():
                 for call in self.context.timers.due(now):
                     call(now)
@@ -102,9 +106,8 @@ class Core:
             return
         context.draining = True
         error = Fault(ErrorCode.DRAINING, "the broker is stopping: the command was not started").info
-        running = {device.running.request_id for device in context.fleet.devices.values() if device.running}
         for job in context.jobs:
-            if job.request_id not in running and context.jobs.live(job.request_id) is job:
+            if job.state is JobState.QUEUED:
                 self._dispatch.end_early(job, error)
         context.timers.at(now + event.seconds, self._stop_running)
         context.timers.at(now + event.seconds + 1.0, lambda _: self._stop_workers())

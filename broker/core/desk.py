@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.core.answers import STORED_LANES, Answers
+from broker.core.answers import Answers
 from broker.core.context import Context
 from broker.core.dispatch import Dispatch
 from broker.core.jobs import Job, read_final
@@ -85,7 +85,7 @@ class Desk:
 
     def _get_result(self, job: Job, command: c.GetResult) -> None:
         target = self._context.jobs.get(command.target_request_id)
-        if target is None or target.action.lane not in STORED_LANES:
+        if target is None or not target.action.stored:
             reply = self._result(job, JobState.UNKNOWN, "no stored result and nothing under way under this id")
             self._answers.reply(job, reply)
             return

@@ -13,7 +13,7 @@ from broker.core.jobs import Job, read_final
 from protocol import commands as c
 from protocol.actions import BY_COMMAND
 from protocol.codec import encode_command
-from protocol.enums import CancelOutcome, Encoding, JobState, Lane
+from protocol.enums import CancelOutcome, Encoding, Lane
 from protocol.errors import ErrorCode, ErrorInfo, Fault
 from protocol.link import Assign, CancelJob, Devices, Spelling
 from protocol.replies import Reply
@@ -95,6 +95,7 @@ class Dispatch:
             state = device.state(draining=self._context.draining).value
             raise Fault(ErrorCode.DEVICE_UNAVAILABLE, f"device_id is '{device.device_id}': it is {state}")
         device.control[job.request_id] = job
+        self._context.jobs.start(job)
         self._assign(job, device.worker)
 
     def pump(self, device: Device) -> None:
@@ -105,7 +106,7 @@ class Dispatch:
         if job is None:
             return
         device.running = job
-        job.state = JobState.RUNNING
+        self._context.jobs.start(job)
         job.started = self._context.wall()
         self._context.queue_changed = True
         self._assign(job, device.worker)
@@ -156,6 +157,8 @@ class Dispatch:
         context = self._context
         if context.jobs.live(job.request_id) is not job:
             return CancelOutcome.ALREADY_FINISHED
+        if job.parts:
+            return self._end_parts(job, error)
         device = context.fleet.devices.get(job.device_id)
         if device is not None and device.running is job:
             self.stop_running(job, device, error.code, error.message)
@@ -167,6 +170,12 @@ class Dispatch:
         self._catalog_waiting = [waiting for waiting in self._catalog_waiting if waiting is not job]
         self._answers.fail(job, error)
         return CancelOutcome.CANCELLED
+
+    def _end_parts(self, job: Job, error: ErrorInfo) -> CancelOutcome:
+        """A command on several devices ends when the last of its parts has."""
+        for part in job.parts:
+            self.end_early(part, error)
+        return CancelOutcome.CANCELLING if self._context.jobs.live(job.request_id) is job else CancelOutcome.CANCELLED
 
     def stop_running(self, job: Job, device: Device, code: ErrorCode, reason: str) -> None:
         """Ask the worker to stop; answer for it after a grace, and end it when even that does not help."""
@@ -194,7 +203,7 @@ class Dispatch:
             self._catalog_waiting.append(job)
             return
         self._catalog[job.request_id] = job
-        job.state = JobState.RUNNING
+        self._context.jobs.start(job)
         self.show_devices(catalogue.worker)
         self._assign(job, catalogue.worker)
 

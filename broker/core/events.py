@@ -35,12 +35,19 @@ class WorkerUnreachable(Struct, frozen=True):
     worker: bytes
 
 
+class Subscribed(Struct, frozen=True):
+    """Somebody new wants the events whose topics begin so, or, where not `begins`, the last who did is gone."""
+
+    prefix: str
+    begins: bool = True
+
+
 class Tick(Struct, frozen=True):
     """Time has passed: a timer is due."""
 
 
 Supervision = ChildStarted | ChildExited | Drain
-CoreEvent = ClientMessage | WorkerMessage | WorkerUnreachable | Tick | Supervision
+CoreEvent = ClientMessage | WorkerMessage | WorkerUnreachable | Subscribed | Tick | Supervision
 
 # effects
 
@@ -61,11 +68,10 @@ class SendWorker(Struct, frozen=True):
 
 
 class Publish(Struct, frozen=True):
-    """An event, with the struct that both encodings are made from; `state` topics are kept for new subscribers."""
+    """An event, with the struct that both encodings are made from."""
 
     topic: str
     payload: Struct
-    state: bool
 
 
 class TellSupervisor(Struct, frozen=True):

@@ -61,7 +61,7 @@ class Device:
         """Does anything run or wait here for this model?"""
         if self.running is not None and self.running.model_id == model_id:
             return True
-        return any(job.model_id == model_id for job in self.queue)
+        return self.queue.waits_for(model_id)
 
     def lose_worker(self, reason: str) -> list[Job]:
         """Forget the worker; the jobs that it had are returned, no longer its own."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 
-from broker.core.answers import STORED_LANES, Answers
+from broker.core.answers import Answers
 from broker.core.context import Context
 from broker.core.desk import Desk
 from broker.core.dispatch import Dispatch
@@ -18,7 +18,7 @@ from broker.core.placement import place
 from broker.core.together import act_on_all
 from broker.core.unbuilt import refusal
 from protocol import commands as c
-from protocol.actions import BY_COMMAND
+from protocol.actions import BY_COMMAND, Action
 from protocol.checks import check_attachments
 from protocol.codec import Decoded, Refused, decode_command
 from protocol.enums import JobState, Lane, ModelStatus
@@ -49,7 +49,7 @@ class Intake:
             self._answers.refuse(Waiter(message.client, message.envelope, spelling), refused, arrived)
             return
         spelling = context.conventions.spelling(message.client, decoded, message.payload)
-        waiter = Waiter(message.client, message.envelope, spelling)
+        waiter = Waiter(message.client, message.envelope, spelling, decoded.command.stream_progress)
         body = (message.payload, *message.attachments)
         if decoded.command.request_id is not None and self._repeated(decoded, body, waiter, arrived):
             return
@@ -77,7 +77,7 @@ class Intake:
             body=body,
             spelling=waiter.spelling,
             arrived=arrived,
-            warnings=[*decoded.warnings, *_remarks(command, action.lane)],
+            warnings=[*decoded.warnings, *_remarks(command, action)],
         )
 
     def _repeated(self, decoded: Decoded, body: tuple[bytes, ...], waiter: Waiter, arrived: float) -> bool:
@@ -98,23 +98,21 @@ class Intake:
             self._answers.refuse(waiter, refused, arrived)
         elif known.state is JobState.FINAL:
             self._answers.repeat(known, waiter)
+        elif decoded.command.wait_for_completion or not known.action.stored:
+            known.waiters.append(waiter)
         else:
-            self._rejoin(known, waiter)
+            self._answers.accept(known, waiter)
         return True
-
-    def _rejoin(self, job: Job, waiter: Waiter) -> None:
-        """The same client again takes its earlier place over; another waits beside it."""
-        others = [known for known in job.waiters if known.client != waiter.client]
-        job.waiters = [*others, waiter]
 
     def _begin(self, job: Job, waiter: Waiter) -> None:
         context = self._context
         job.waiters.append(waiter)
         context.jobs.add(job)
-        timeout = job.command.timeout_seconds or job.action.timeout_seconds
-        job.deadline = job.arrived + timeout
-        job.timer = context.timers.at(job.deadline, lambda _: self._dispatch.expire(job))
+        deadline = job.arrived + (job.command.timeout_seconds or job.action.timeout_seconds)
+        job.deadline = deadline
         self._attempt(job, first=True)
+        if job.state is not JobState.FINAL:
+            job.timer = context.timers.at(deadline, lambda _: self._dispatch.expire(job))
 
     def _attempt(self, job: Job, *, first: bool = False) -> None:
         """Bring a job on its way, or end it with the reason why not."""
@@ -124,7 +122,7 @@ class Intake:
             self._route(job)
         except Fault as fault:
             self._answers.fail(job, fault.info)
-        answered_early = first and not job.command.wait_for_completion and job.action.lane in STORED_LANES
+        answered_early = first and not job.command.wait_for_completion and job.action.stored
         if answered_early and self._context.jobs.live(job.request_id) is job:
             self._answers.accepted(job)
 
@@ -136,8 +134,17 @@ class Intake:
             raise reason
         if context.draining and job.action.lane not in (Lane.BROKER, Lane.CONTROL):
             raise Fault(ErrorCode.DRAINING, "the broker is stopping: it takes no new work")
-        if job.action.lane in STORED_LANES and len(context.jobs) > context.limits.queued_total:
-            text = f"{context.limits.queued_total} commands are queued: the broker takes no more"
+        if job.action.stored:
+            self._check_room(job)
+
+    def _check_room(self, job: Job) -> None:
+        """The job itself is counted already."""
+        jobs, limits = self._context.jobs, self._context.limits
+        if jobs.queued_by(job.client) > limits.queued_per_client:
+            text = f"{limits.queued_per_client} commands of this client are queued: the broker takes no more of them"
+            raise Fault(ErrorCode.QUEUE_FULL, text, retry_after_ms=1000)
+        if jobs.queued_total > limits.queued_total:
+            text = f"{limits.queued_total} commands are queued: the broker takes no more"
             raise Fault(ErrorCode.QUEUE_FULL, text, retry_after_ms=1000)
 
     def _route(self, job: Job) -> None:
@@ -148,10 +155,17 @@ class Intake:
                 self._desk.answer(job)
             case Lane.CATALOG:
                 self._dispatch.to_catalog(job)
+            case _ if isinstance(job.command, c.GetVramModelStatus) and self._unknown_yet(job.command.model_id):
+                self._undecided.append(job)
             case _ if isinstance(job.command, c.Cancel | c.GetVramModelStatus):
                 self._desk.answer(job)
             case _:
                 self._with_model(job, named)
+
+    def _unknown_yet(self, model_id: str) -> bool:
+        """Could the catalogue still name this model?"""
+        catalogue = self._context.catalogue
+        return bool(model_id) and not catalogue.ready and model_id not in catalogue.models
 
     def _named_device(self, job: Job) -> Device | None:
         name = job.command.device_id
@@ -228,8 +242,8 @@ class Intake:
         return Fault(ErrorCode.MODEL_NOT_FOUND, text, details={"nearest": near}, recovery=recovery)
 
 
-def _remarks(command: c.Command, lane: Lane) -> list[str]:
+def _remarks(command: c.Command, action: Action) -> list[str]:
     """What the sender should know of fields that change nothing here."""
-    if command.wait_for_completion or lane in STORED_LANES:
+    if command.wait_for_completion or action.stored:
         return []
     return ["wait_for_completion: false changes nothing for this action: it is answered at once"]

@@ -7,7 +7,7 @@ the same outcome in its own spelling.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
@@ -31,6 +31,7 @@ class Waiter(Struct, frozen=True):
     client: bytes
     envelope: tuple[bytes, ...]
     spelling: Spelling
+    wants_progress: bool = False
 
 
 class Final(Struct, frozen=True):
@@ -43,7 +44,7 @@ class Final(Struct, frozen=True):
 
     @property
     def size_bytes(self) -> int:
-        return len(self.body) + sum(len(frame) for frame in self.attachments)
+        return len(self.body) + sum(map(len, self.attachments))
 
 
 class Job:
@@ -87,6 +88,8 @@ class Job:
         self.deadline: float | None = None
         self.timer: int | None = None
         self.final: Final | None = None
+        self.parts: list[Job] = []
+        """Commands of the broker's own that do this one's work, one on each device."""
         self.on_final: Callable[[Job, float], None] | None = None
         """For commands of the broker's own: called instead of answering a client."""
 
@@ -124,11 +127,14 @@ def read_final(final: Final) -> Reply:
 class Jobs:
     """Every job by its request id, and the final ones within their bounds of age and size.
 
-    Invariant: a job that is not final is never forgotten.
+    Invariant: a job that is not final is never forgotten; the counts of what is queued are those of the jobs in that
+    state.
     """
 
     def __init__(self) -> None:
         self._live: dict[str, Job] = {}
+        self._queued: Counter[bytes] = Counter()
+        self._queued_total = 0
         self._finals: OrderedDict[str, Job] = OrderedDict()
         self._finals_bytes = 0
 
@@ -139,8 +145,31 @@ class Jobs:
         return len(self._live)
 
     def add(self, job: Job) -> None:
-        """A new job under its request id."""
+        """A new job under its request id, queued."""
         self._live[job.request_id] = job
+        self._queued[job.client] += 1
+        self._queued_total += 1
+
+    def start(self, job: Job) -> None:
+        """A job waits no longer: a worker has it."""
+        if job.state is JobState.QUEUED:
+            self._leave_queue(job)
+            job.state = JobState.RUNNING
+
+    @property
+    def queued_total(self) -> int:
+        """How many jobs wait."""
+        return self._queued_total
+
+    def queued_by(self, client: bytes) -> int:
+        """How many jobs of one client wait."""
+        return self._queued[client]
+
+    def _leave_queue(self, job: Job) -> None:
+        self._queued_total -= 1
+        self._queued[job.client] -= 1
+        if not self._queued[job.client]:
+            del self._queued[job.client]
 
     def get(self, request_id: str) -> Job | None:
         """The job, live or final; None where the id is unknown."""
@@ -153,13 +182,16 @@ class Jobs:
     def finish(self, job: Job, final: Final, *, keep: bool) -> None:
         """Make a job final; kept for `get_result` unless it is none that is stored."""
         del self._live[job.request_id]
+        if job.state is JobState.QUEUED:
+            self._leave_queue(job)
         job.state = JobState.FINAL
         job.body = job.body[:1] if not job.command.attachments else job.body
         if keep:
             job.final = final
             self._finals[job.request_id] = job
             self._finals_bytes += final.size_bytes
-        self.expire(final.at)
+            if self._finals_bytes > KEEP_BYTES:
+                self.expire(final.at)
 
     def expire(self, now: float) -> None:
         """Forget finals that are too old or, oldest first, too many bytes."""

@@ -5,7 +5,7 @@ Each client has its own line; lines take turns. What is urgent by nature (a forc
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 
 from broker.core.jobs import Job
@@ -20,6 +20,7 @@ class DeviceQueue:
     def __init__(self) -> None:
         self._urgent: deque[Job] = deque()
         self._lines: dict[LoadPriority, OrderedDict[bytes, deque[Job]]] = {level: OrderedDict() for level in _ORDER}
+        self._models: Counter[str] = Counter()
         self._length = 0
 
     def __len__(self) -> int:
@@ -35,18 +36,19 @@ class DeviceQueue:
     def push(self, job: Job) -> None:
         """At the end of its client's line."""
         self._lines[job.command.priority].setdefault(job.client, deque()).append(job)
-        self._length += 1
+        self._came(job)
 
     def push_urgent(self, job: Job) -> None:
         """Before everything that is not urgent itself."""
         self._urgent.append(job)
-        self._length += 1
+        self._came(job)
 
     def pop(self) -> Job | None:
         """The next job: urgent, else the highest priority's next line."""
         if self._urgent:
-            self._length -= 1
-            return self._urgent.popleft()
+            job = self._urgent.popleft()
+            self._left(job)
+            return job
         for level in _ORDER:
             lines = self._lines[level]
             if lines:
@@ -55,7 +57,7 @@ class DeviceQueue:
                 lines.move_to_end(client)
                 if not line:
                     del lines[client]
-                self._length -= 1
+                self._left(job)
                 return job
         return None
 
@@ -63,7 +65,7 @@ class DeviceQueue:
         """Take a job out of its line; False where it does not wait here."""
         if job in self._urgent:
             self._urgent.remove(job)
-            self._length -= 1
+            self._left(job)
             return True
         lines = self._lines[job.command.priority]
         line = lines.get(job.client)
@@ -72,8 +74,22 @@ class DeviceQueue:
         line.remove(job)
         if not line:
             del lines[job.client]
-        self._length -= 1
+        self._left(job)
         return True
+
+    def waits_for(self, model_id: str) -> bool:
+        """Does anything wait here for this model?"""
+        return model_id in self._models
+
+    def _came(self, job: Job) -> None:
+        self._length += 1
+        self._models[job.model_id] += 1
+
+    def _left(self, job: Job) -> None:
+        self._length -= 1
+        self._models[job.model_id] -= 1
+        if not self._models[job.model_id]:
+            del self._models[job.model_id]
 
     def position(self, job: Job) -> int | None:
         """How many go before a job, as the queue stands; None where it does not wait here."""

@@ -1,10 +1,13 @@
-"""One heap of deadlines. A cancelled timer stays in the heap until its time and is then skipped."""
+"""One heap of deadlines. A cancelled timer stays in the heap until its time, or until most of the heap is cancelled."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
 from collections.abc import Callable
+
+_FEW = 1024
+"""Entries of a heap that is not worth clearing."""
 
 
 class Timers:
@@ -24,8 +27,14 @@ class Timers:
 
     def cancel(self, token: int | None) -> None:
         """Forget a timer; None and a token already used do nothing."""
-        if token is not None:
-            self._calls.pop(token, None)
+        if token is not None and self._calls.pop(token, None) is not None:
+            self._clear()
+
+    def _clear(self) -> None:
+        """Drop what was cancelled once it is most of the heap: its size stays that of the timers that live."""
+        if len(self._heap) > max(_FEW, 2 * len(self._calls)):
+            self._heap = [entry for entry in self._heap if entry[1] in self._calls]
+            heapq.heapify(self._heap)
 
     def due(self, now: float) -> list[Callable[[float], None]]:
         """The callbacks whose time has come, earliest first."""

@@ -32,7 +32,7 @@ def act_on_all(job: Job, holders: Sequence[Device], context: Context, dispatch: 
     elif not holders:
         answers.reply(job, _nothing_to_do(job, context))
     elif isinstance(job.command, c.UnloadModel | c.PinModel | c.UnpinModel):
-        _Group(job, holders, dispatch, answers)
+        _Group(job, holders, context, dispatch, answers)
     else:
         names = ", ".join(device.device_id for device in holders)
         raise invalid("device_id", job.command.device_id, f"one of the holders of {job.model_id}: {names}")
@@ -71,22 +71,31 @@ def _nothing_to_do(job: Job, context: Context) -> r.Reply:
 class _Group:
     """One client's command on several devices; ends when the last of them has."""
 
-    def __init__(self, job: Job, holders: Sequence[Device], dispatch: Dispatch, answers: Answers) -> None:
+    def __init__(
+        self, job: Job, holders: Sequence[Device], context: Context, dispatch: Dispatch, answers: Answers
+    ) -> None:
         self._job = job
         self._dispatch = dispatch
         self._answers = answers
         self._waiting = len(holders)
         self._replies: list[r.Reply] = []
         job.device_id = ALL
-        for device in holders:
-            command = msgspec.structs.replace(job.command, device_id=device.device_id, request_id=None)
-            part = dispatch.own_command(command, job)
-            part.model = job.model
-            part.on_final = self._ended
+        context.jobs.start(job)
+        routes = [(self._part(device), device) for device in holders]
+        job.parts = [part for part, _ in routes]
+        for part, device in routes:
             try:
                 dispatch.to_device(part, device)
             except Fault as fault:
                 answers.fail(part, fault.info)
+
+    def _part(self, device: Device) -> Job:
+        job = self._job
+        command = msgspec.structs.replace(job.command, device_id=device.device_id, request_id=None)
+        part = self._dispatch.own_command(command, job)
+        part.model = job.model
+        part.on_final = self._ended
+        return part
 
     def _ended(self, part: Job, _: float) -> None:
         self._replies.append(self._dispatch.outcome(part))

@@ -15,7 +15,7 @@ from broker.core.fleet import Device
 from broker.core.intake import Intake
 from broker.core.jobs import Job
 from protocol.codec import decode_reply
-from protocol.enums import JobState, Lane, ReplyState, Tier
+from protocol.enums import Lane, ReplyState, Tier
 from protocol.errors import ErrorCode, ErrorInfo, Fault
 from protocol.link import (
     CATALOG_ID,
@@ -181,16 +181,19 @@ class Workforce:
     def _entries(self, header: CatalogEntries) -> None:
         catalogue = self._context.catalogue
         known = catalogue.models
+        removed = header.removed
         if header.complete:
             catalogue.models = {}
+            removed = [*known.keys() - {entry.model_id for entry in header.entries}]
         for entry in header.entries:
             before = known.get(entry.model_id)
             catalogue.models[entry.model_id] = entry
             if before is None or before.revision != entry.revision:
                 change = header.change or ("added" if before is None else "updated")
                 self._context.bulletin.catalog(entry.model_id, change, entry.revision)
-        for model_id in header.removed:
-            gone = catalogue.models.pop(model_id, None)
+        for model_id in removed:
+            gone = known.get(model_id)
+            catalogue.models.pop(model_id, None)
             if gone is not None:
                 self._context.bulletin.catalog(model_id, "removed", gone.revision)
         if header.complete and not catalogue.ready:
@@ -227,6 +230,10 @@ class Workforce:
         device = self._context.fleet.by_worker(worker)
         if device is not None:
             self._condemn(device, "its link is gone")
+        elif worker == self._context.catalogue.worker:
+            reason, generation = "its link is gone", self._context.catalogue.generation
+            self._context.emit(TellSupervisor(KillChild(child=CATALOG_ID, generation=generation, reason=reason)))
+            self._lose_catalog(reason)
 
     def watch(self, now: float) -> None:
         """Give up workers that were silent too long."""
@@ -263,7 +270,6 @@ class Workforce:
             anywhere = job.command.device_id in ("", "auto") and job.on_final is None
             if anywhere or device.disabled:
                 device.queue.remove(job)
-                job.state = JobState.QUEUED
                 self._intake.replace(job)
 
     def _lose_catalog(self, reason: str) -> None:

@@ -83,7 +83,7 @@ class ProgressReply(ModelReply, frozen=True, kw_only=True):
     bytes_total: int | UnsetType = UNSET
 
 
-class Limits(Record, frozen=True, kw_only=True):
+class Limits(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The limits in force; bytes unless the name says otherwise."""
 
     queued_per_client: int = 1024
