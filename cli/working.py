@@ -14,9 +14,9 @@ from cli.screens import catalogue, residency
 from cli.session import USAGE, Session, fail, session
 from cli.units import duration, size
 from client.answers import Answer, as_kind
-from client.ids import request_id
 from client.images import Picture, pictures
 from protocol.commands import Cancel, Command, Generate, LoadModel, PinModel, ScanModels, UnloadModel, UnpinModel
+from protocol.ids import uuid7 as request_id
 from protocol.replies import (
     AcceptedReply,
     CancelReply,

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from client.answers import Answer, NoAnswer, UnexpectedReply
-from client.ids import request_id as new_request_id
 from protocol.actions import BY_COMMAND
 from protocol.codec import decode_reply, encode_command
 from protocol.commands import Attachment, Command
 from protocol.enums import Encoding, ReplyState
+from protocol.ids import uuid7 as new_request_id
 from protocol.replies import Reply
 
 GRACE_SECONDS = 10.0
