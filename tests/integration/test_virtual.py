@@ -119,6 +119,7 @@ def test_deadline_fires_while_the_device_is_busy(virtual: Broker) -> None:
     device = {"device_id": "virtual:0"}
     busy = new_id()
     client.send({"action": "generate", "model_id": "slow", "prompt": "x", "steps": 500, "request_id": busy, **device})
+    wait_for(lambda: virtual.devices()["virtual:0"]["running"])
     late = {"action": "load_model", "model_id": "gamma", "timeout_seconds": 0.3, "request_id": "late", **device}
     reply = virtual.connect().ask(late)
     assert reply["error"]["code"] == "TIMEOUT" and reply["request_id"] == "late"
