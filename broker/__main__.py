@@ -13,6 +13,7 @@ import msgspec
 import zmq
 
 from broker.core.core import Core
+from broker.core.finals import MemoryStore
 from broker.loop import Loop
 from broker.sockets import Sockets
 from protocol.ids import uuid7
@@ -37,7 +38,8 @@ def main() -> int:
     except zmq.ZMQError as error:
         sys.stderr.write(f"vrambroker: cannot bind {spec.commands}, {spec.events}: {error}\n")
         return ADDRESS_IN_USE
-    core = Core(spec, epoch, clock=time.monotonic, wall=lambda: datetime.now(UTC), new_id=uuid7)
+    store = MemoryStore()
+    core = Core(spec, epoch, clock=time.monotonic, wall=lambda: datetime.now(UTC), new_id=uuid7, store=store)
     ready = Ready(
         commands=sockets.commands.getsockopt_string(zmq.LAST_ENDPOINT),
         events=sockets.publisher.address,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
 
 import msgspec
 import zmq
@@ -34,8 +33,11 @@ from broker.sockets import Sockets
 from protocol import link, supervision
 from settings.logs import Logger
 
-MESSAGES_PER_TURN = 64
-"""Messages taken from one socket before the others, and the timers, get their turn."""
+MESSAGES_PER_TURN = 16
+"""Messages taken from one socket before what follows from them is sent, and the others get their turn.
+
+Sends in a row cost less than sends each on its own: libzmq wakes its I/O thread once for all of them.
+"""
 
 MAX_TURN_SECONDS = 0.5
 
@@ -52,6 +54,7 @@ class Loop:
         self._lines_out = lines_out
         self._partial = b""
         self._outbox = Outbox(sockets.commands)
+        self._effects: list[Effect] = []
         self._running = True
 
     def run(self) -> None:
@@ -64,8 +67,10 @@ class Loop:
             ready = dict(poller.poll(self._patience_ms()))
             if worker_link in ready:
                 self._read_workers()
+                self._apply()
             if commands in ready:
                 self._read_clients()
+                self._apply()
             if events in ready:
                 for change in self._sockets.publisher.read_subscriptions():
                     self._handle(change)
@@ -75,6 +80,7 @@ class Loop:
             due = self._core.next_at()
             if due is not None and due <= time.monotonic():
                 self._handle(Tick())
+            self._apply()
 
     def _patience_ms(self) -> int:
         due = self._core.next_at()
@@ -117,23 +123,26 @@ class Loop:
             self._handle(supervision.to_broker(text))
 
     def _handle(self, event: CoreEvent) -> None:
-        self._apply(self._core.handle(event, time.monotonic()))
+        self._effects.extend(self._core.handle(event, time.monotonic()))
 
-    def _apply(self, effects: Iterable[Effect]) -> None:
-        for effect in effects:
-            match effect:
-                case SendClient():
-                    self._outbox.send(effect.client, effect.frames)
-                case SendWorker():
-                    self._to_worker(effect)
-                case Publish():
-                    self._sockets.publisher.publish(effect)
-                case TellSupervisor():
-                    os.write(self._lines_out, supervision.line(effect.line))
-                case Log():
-                    _log.log(effect.level, effect.event, **effect.fields)
-                case Exit():
-                    self._running = False
+    def _apply(self) -> None:
+        """Do what the core asked for; a send that finds nobody asks the core again."""
+        while self._effects:
+            effects, self._effects = self._effects, []
+            for effect in effects:
+                match effect:
+                    case SendClient():
+                        self._outbox.send(effect.client, effect.frames)
+                    case SendWorker():
+                        self._to_worker(effect)
+                    case Publish():
+                        self._sockets.publisher.publish(effect)
+                    case TellSupervisor():
+                        os.write(self._lines_out, supervision.line(effect.line))
+                    case Log():
+                        _log.log(effect.level, effect.event, **effect.fields)
+                    case Exit():
+                        self._running = False
 
     def _to_worker(self, effect: SendWorker) -> None:
         frames = (effect.worker, link.encode(effect.header), *effect.body)

@@ -21,7 +21,7 @@ from protocol.enums import Encoding, EnumForm, Naming, ReplyState
 from protocol.errors import ErrorCode, ErrorInfo, Fault, invalid, missing
 from protocol.link import Spelling
 from protocol.replies import Limits
-from protocol.tolerant import Repair, enum_fields, fold, free_fields, is_plain
+from protocol.tolerant import Repair, enum_fields, fold, free_fields, has_long_integer, is_plain
 
 _BOM = b"\xef\xbb\xbf"
 _MAP_BYTES = frozenset([*range(0x80, 0x90), 0xDE, 0xDF])
@@ -29,7 +29,6 @@ _ARRAY_BYTES = frozenset([*range(0x90, 0xA0), 0xDC, 0xDD])
 _ACTION_WORDS = {fold(alias): name for alias, name in ALIASES.items()}
 _FOLDED_ACTION = frozenset({"action"})
 DEFAULT_LIMITS = Limits()
-_LONG_NUMBER, _UINT64 = re.compile(rb"\d{19}"), b"\xcf"
 
 _json_commands = msgspec.json.Decoder(AnyCommand)
 _msgpack_commands = msgspec.msgpack.Decoder(AnyCommand)
@@ -127,10 +126,13 @@ def malformed(text: str) -> Fault:
 _ENUM_FIELDS = {
     action.command: tuple(sorted(name.encode() for name in enum_fields(action.command))) for action in ACTIONS.values()
 }
+_ENUM_KEYS = {command: re.compile(b'"(?:%b)"' % b"|".join(names)) for command, names in _ENUM_FIELDS.items()}
 
 
-def mentions_enum(command: Command, payload: bytes) -> bool:
+def mentions_enum(command: Command, payload: bytes, encoding: Encoding) -> bool:
     """Could the payload of a command that decoded strictly hold an enum of the host? False is certain."""
+    if encoding is Encoding.JSON:
+        return _ENUM_KEYS[type(command)].search(payload) is not None
     return any(map(payload.__contains__, _ENUM_FIELDS[type(command)]))
 
 
@@ -150,8 +152,7 @@ def _builtins(payload: bytes, encoding: Encoding) -> Any:
 
 def _is_doubtful(command: Command, payload: bytes, encoding: Encoding, limits: Limits) -> bool:
     """Whether a command that decoded strictly holds free content that is too deep, or that no reply could say again."""
-    long_number = _UINT64 in payload if encoding is Encoding.MSGPACK else _LONG_NUMBER.search(payload) is not None
-    if not long_number and not _has_free_content(command):
+    if not has_long_integer(command) and not _has_free_content(command):
         return False
     return not is_plain(_builtins(payload, encoding), limits.payload_depth)
 

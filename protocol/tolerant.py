@@ -93,6 +93,39 @@ def _is_free(kind: mi.Type) -> bool:
     return isinstance(kind, mi.AnyType)
 
 
+@cache
+def integer_fields(cls: type[Struct]) -> tuple[str, ...]:
+    """The fields of a struct type in which an integer may stand, itself or at any depth below them."""
+    return tuple(field.name for field in _fields(cls).values() if _holds_integer(field.type))
+
+
+def _holds_integer(kind: mi.Type) -> bool:
+    if isinstance(kind, mi.UnionType):
+        return any(_holds_integer(member) for member in kind.types)
+    if isinstance(kind, mi.ListType):
+        return _holds_integer(kind.item_type)
+    if isinstance(kind, mi.DictType):
+        return _holds_integer(kind.value_type)
+    if isinstance(kind, mi.StructType):
+        return bool(integer_fields(kind.cls))
+    return isinstance(kind, mi.IntType)
+
+
+def has_long_integer(value: Struct) -> bool:
+    """Does a field hold an integer that needs more than 64 bits with a sign?"""
+    return any(_is_long(getattr(value, name)) for name in integer_fields(type(value)))
+
+
+def _is_long(value: Any) -> bool:
+    if isinstance(value, int):
+        return not _MIN_INTEGER <= value < _END_INTEGER
+    if isinstance(value, Struct):
+        return has_long_integer(value)
+    if isinstance(value, dict):
+        return any(map(_is_long, value.values()))
+    return isinstance(value, list) and any(map(_is_long, value))
+
+
 def _holds_enum(kind: mi.Type) -> bool:
     if isinstance(kind, mi.UnionType):
         return any(_holds_enum(member) for member in kind.types)

@@ -6,7 +6,8 @@ import msgspec
 
 from broker.core.context import Context
 from broker.core.events import SendClient
-from broker.core.jobs import Final, Job, Waiter, respell
+from broker.core.finals import Accepted, Final
+from broker.core.jobs import Job, Waiter, digests, respell
 from protocol.codec import Refused, encode_reply
 from protocol.enums import ReplyState
 from protocol.errors import ErrorCode, ErrorInfo
@@ -77,26 +78,38 @@ class Answers:
         if context.jobs.live(job.request_id) is not job:
             return
         context.timers.cancel(job.timer)
-        final = Final(body, attachments, context.clock(), success)
-        never_taken = error is not None and error.code is ErrorCode.QUEUE_FULL and bool(job.waiters)
-        stored = job.action.stored and not never_taken
-        context.jobs.finish(job, final, keep=stored and job.on_final is None)
+        context.jobs.finish(job)
+        if job.on_final is not None:
+            job.final = self._final(job, body, attachments, success=success)
+            job.on_final(job, job.final.at)
+            return
         for waiter in job.waiters:
             self._send(waiter, respell(body, job.spelling, waiter.spelling), attachments)
-        if job.on_final is not None:
-            job.final = final
-            job.on_final(job, final.at)
-        elif stored:
+        never_taken = error is not None and error.code is ErrorCode.QUEUE_FULL and bool(job.waiters)
+        if job.action.stored and not never_taken:
+            context.store.keep(self._final(job, body, attachments, success=success))
             context.bulletin.job(job, success=success, error=error)
 
-    def repeat(self, job: Job, waiter: Waiter) -> None:
+    def _final(self, job: Job, body: bytes, attachments: tuple[bytes, ...], *, success: bool) -> Final:
+        return Final(
+            job.request_id,
+            job.action.name,
+            job.body[0],
+            digests(job.body),
+            job.spelling,
+            body,
+            attachments,
+            self._context.clock(),
+            success,
+        )
+
+    def repeat(self, final: Final, waiter: Waiter) -> None:
         """Give a final reply again to one who asks again."""
-        final = job.final
-        assert final is not None
-        self._send(waiter, respell(final.body, job.spelling, waiter.spelling), final.attachments)
+        self._send(waiter, respell(final.body, final.spelling, waiter.spelling), final.attachments)
 
     def accepted(self, job: Job) -> None:
         """The one reply of a command that is not waited for; its outcome is for `get_result` and events."""
+        self._context.store.accept(Accepted(job.request_id, job.client, job.body, job.spelling))
         for waiter in job.waiters:
             self.accept(job, waiter)
         job.waiters = []

@@ -9,6 +9,7 @@ from typing import Any
 from broker.core.bulletin import Bulletin
 from broker.core.conventions import ConnectionConventions
 from broker.core.events import Effect, Log
+from broker.core.finals import Store
 from broker.core.fleet import Fleet
 from broker.core.jobs import Jobs
 from broker.core.timers import Timers
@@ -29,7 +30,7 @@ class Catalogue:
 
 
 class Context:
-    """`clock` gives seconds that only grow, `wall` the time of day, `new_id` a fresh request id."""
+    """`clock` gives seconds that only grow, `wall` the time of day, `new_id` a request id; `store` keeps finals."""
 
     def __init__(
         self,
@@ -39,14 +40,17 @@ class Context:
         clock: Callable[[], float],
         wall: Callable[[], datetime],
         new_id: Callable[[], str],
+        store: Store,
     ) -> None:
         self.spec = spec
+        self.limits: Limits = spec.limits
         self.epoch = epoch
         self.clock = clock
         self.wall = wall
         self.new_id = new_id
         self.fleet = Fleet(spec.devices)
         self.jobs = Jobs()
+        self.store = store
         self.timers = Timers()
         self.catalogue = Catalogue()
         self.conventions = ConnectionConventions()
@@ -55,10 +59,6 @@ class Context:
         self.draining = False
         self.queue_changed = False
         self.devices_changed = True
-
-    @property
-    def limits(self) -> Limits:
-        return self.spec.limits
 
     def emit(self, effect: Effect) -> None:
         """Ask for something to be done."""

@@ -30,7 +30,8 @@ class ConnectionConventions:
         shown = decoded.shown
         if shown is None:
             plain = asked is None and before.naming in (None, Naming.SNAKE) and before.enums is not EnumForm.NUMBER
-            if plain and (before.enums is EnumForm.NAME or not mentions_enum(decoded.command, payload)):
+            known = before.enums is EnumForm.NAME
+            if plain and (known or not mentions_enum(decoded.command, payload, decoded.encoding)):
                 return _PLAIN_JSON if decoded.encoding is Encoding.JSON else _PLAIN_MSGPACK
             shown = shown_by(payload, decoded.encoding)
         return self.resolve(client, decoded.encoding, shown, asked)

@@ -25,6 +25,7 @@ from broker.core.events import (
     WorkerMessage,
     WorkerUnreachable,
 )
+from broker.core.finals import Store
 from broker.core.intake import Intake
 from broker.core.workforce import Workforce
 from protocol.enums import JobState
@@ -47,8 +48,9 @@ class Core:
         clock: Callable[[], float],
         wall: Callable[[], datetime],
         new_id: Callable[[], str],
+        store: Store,
     ) -> None:
-        self.context = context = Context(spec, epoch, clock=clock, wall=wall, new_id=new_id)
+        self.context = context = Context(spec, epoch, clock=clock, wall=wall, new_id=new_id, store=store)
         self._answers = Answers(context)
         self._dispatch = Dispatch(context, self._answers)
         desk = Desk(context, self._answers, self._dispatch)
@@ -87,7 +89,7 @@ class Core:
 
     def _watch(self, now: float) -> None:
         self._workforce.watch(now)
-        self.context.jobs.expire(now)
+        self.context.store.expire(now)
         self.context.timers.at(now + WATCH_SECONDS, self._watch)
 
     def _publish_queue(self, now: float) -> None:

@@ -84,17 +84,17 @@ class Desk:
         self._answers.reply(job, reply)
 
     def _get_result(self, job: Job, command: c.GetResult) -> None:
-        target = self._context.jobs.get(command.target_request_id)
-        if target is None or not target.action.stored:
-            reply = self._result(job, JobState.UNKNOWN, "no stored result and nothing under way under this id")
-            self._answers.reply(job, reply)
-            return
-        final = target.final
+        final = self._context.store.find(command.target_request_id)
         if final is not None:
             result = read_final(final)
             attachments = result.attachments if isinstance(result, r.GenerateReply) else []
             reply = self._result(job, JobState.FINAL, result.message, result=result, attachments=attachments)
             self._answers.reply(job, reply, final.attachments)
+            return
+        target = self._context.jobs.live(command.target_request_id)
+        if target is None or not target.action.stored:
+            reply = self._result(job, JobState.UNKNOWN, "no stored result and nothing under way under this id")
+            self._answers.reply(job, reply)
             return
         device = self._context.fleet.devices.get(target.device_id)
         running = target.state is JobState.RUNNING
@@ -122,11 +122,10 @@ class Desk:
         )
 
     def _cancel(self, job: Job, command: c.Cancel) -> None:
-        target = self._context.jobs.get(command.target_request_id)
+        target = self._context.jobs.live(command.target_request_id)
         if target is None or target is job:
-            outcome = CancelOutcome.UNKNOWN
-        elif target.state is JobState.FINAL:
-            outcome = CancelOutcome.ALREADY_FINISHED
+            known = self._context.store.find(command.target_request_id) is not None
+            outcome = CancelOutcome.ALREADY_FINISHED if known else CancelOutcome.UNKNOWN
         elif target.cancelling:
             outcome = CancelOutcome.CANCELLING
         else:

@@ -33,7 +33,6 @@ class Dispatch:
     def __init__(self, context: Context, answers: Answers) -> None:
         self._context = context
         self._answers = answers
-        self._catalog: dict[str, Job] = {}
         self._catalog_waiting: list[Job] = []
 
     def own_command(self, command: c.Command, behalf: Job) -> Job:
@@ -80,6 +79,7 @@ class Dispatch:
         self.pump(device)
 
     def _enqueue(self, job: Job, device: Device) -> None:
+        self._context.jobs.wait(job)
         command = job.command
         if isinstance(command, c.UnloadModel) and (command.force or command.force_unload):
             device.queue.push_urgent(job)
@@ -136,7 +136,6 @@ class Dispatch:
         """A worker is done with a job: its device is free for the next."""
         device = self._context.fleet.devices.get(job.device_id)
         if device is None:
-            self._catalog.pop(job.request_id, None)
             return
         device.control.pop(job.request_id, None)
         if device.running is job:
@@ -167,7 +166,8 @@ class Dispatch:
             device.queue.remove(job)
             device.control.pop(job.request_id, None)
             context.queue_changed = True
-        self._catalog_waiting = [waiting for waiting in self._catalog_waiting if waiting is not job]
+        if job in self._catalog_waiting:
+            self._catalog_waiting.remove(job)
         self._answers.fail(job, error)
         return CancelOutcome.CANCELLED
 
@@ -198,19 +198,19 @@ class Dispatch:
 
     def to_catalog(self, job: Job) -> None:
         """Hand a job to the catalogue, or keep it until there is one."""
-        catalogue = self._context.catalogue
-        if catalogue.worker is None:
+        context = self._context
+        worker = context.catalogue.worker
+        if worker is None:
+            context.jobs.wait(job)
             self._catalog_waiting.append(job)
             return
-        self._catalog[job.request_id] = job
-        self._context.jobs.start(job)
-        self.show_devices(catalogue.worker)
-        self._assign(job, catalogue.worker)
+        context.jobs.start(job)
+        if context.devices_changed:
+            self._show_devices(worker)
+        self._assign(job, worker)
 
-    def show_devices(self, worker: bytes) -> None:
-        """Tell the catalogue how the devices stand, where that changed."""
-        if not self._context.devices_changed:
-            return
+    def _show_devices(self, worker: bytes) -> None:
+        """Tell the catalogue how the devices stand."""
         self._context.devices_changed = False
         draining = self._context.draining
         reports = [
@@ -230,9 +230,9 @@ class Dispatch:
 
     def lose_catalog(self) -> list[Job]:
         """The catalogue is gone: its running commands are returned."""
-        lost, self._catalog = list(self._catalog.values()), {}
-        return lost
+        return [job for job in self._context.jobs if job.action.lane is Lane.CATALOG and job.worker is not None]
 
     def catalog_job(self, request_id: str) -> Job | None:
         """The job that the catalogue works on under this id."""
-        return self._catalog.get(request_id)
+        job = self._context.jobs.live(request_id)
+        return job if job is not None and job.action.lane is Lane.CATALOG else None

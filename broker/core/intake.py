@@ -13,12 +13,12 @@ from broker.core.desk import Desk
 from broker.core.dispatch import Dispatch
 from broker.core.events import ClientMessage
 from broker.core.fleet import Device
-from broker.core.jobs import Job, Waiter
+from broker.core.jobs import Job, Waiter, answers
 from broker.core.placement import place
 from broker.core.together import act_on_all
 from broker.core.unbuilt import refusal
 from protocol import commands as c
-from protocol.actions import BY_COMMAND, Action
+from protocol.actions import BY_COMMAND
 from protocol.checks import check_attachments
 from protocol.codec import Decoded, Refused, decode_command
 from protocol.enums import JobState, Lane, ModelStatus
@@ -26,6 +26,7 @@ from protocol.errors import ErrorCode, Fault, Recovery
 from protocol.link import ModelRef
 from protocol.replies import RegisterModelReply
 
+_ANSWERED_AT_ONCE = "wait_for_completion: false changes nothing for this action: it is answered at once"
 _ON_HOLDER = (c.UnloadModel, c.PinModel, c.UnpinModel, c.LoadComponent, c.UnloadComponent, c.ListComponents)
 
 
@@ -42,110 +43,122 @@ class Intake:
     def receive(self, message: ClientMessage, arrived: float) -> None:
         """One message of a client."""
         context = self._context
+        payload = message.payload
         try:
-            decoded = decode_command(message.payload, context.limits)
+            decoded = decode_command(payload, context.limits)
         except Refused as refused:
             spelling = context.conventions.resolve(message.client, refused.encoding, refused.shown)
             self._answers.refuse(Waiter(message.client, message.envelope, spelling), refused, arrived)
             return
-        spelling = context.conventions.spelling(message.client, decoded, message.payload)
-        waiter = Waiter(message.client, message.envelope, spelling, decoded.command.stream_progress)
-        body = (message.payload, *message.attachments)
-        if decoded.command.request_id is not None and self._repeated(decoded, body, waiter, arrived):
+        command = decoded.command
+        spelling = context.conventions.spelling(message.client, decoded, payload)
+        waiter = Waiter(message.client, message.envelope, spelling, command.stream_progress)
+        body = (payload, *message.attachments)
+        if command.request_id is not None and self._repeated(decoded, body, waiter, arrived):
             return
-        self._begin(self._new_job(decoded, body, waiter, arrived), waiter)
+        job = self._new_job(decoded, waiter, body, arrived)
+        self._begin(job, answered_early=not command.wait_for_completion and job.action.stored)
 
     def decide_waiting(self) -> None:
         """The catalogue is known now: place what waited for it."""
         waiting, self._undecided = self._undecided, []
         for job in waiting:
             if self._context.jobs.live(job.request_id) is job:
-                self._attempt(job)
+                self.replace(job)
 
     def replace(self, job: Job) -> None:
-        """Place a queued job anew, after its device was lost."""
-        self._attempt(job)
+        """Place a queued job, again where its device was lost."""
+        try:
+            self._route(job)
+        except Fault as fault:
+            self._answers.fail(job, fault.info)
 
-    def _new_job(self, decoded: Decoded, body: tuple[bytes, ...], waiter: Waiter, arrived: float) -> Job:
+    def _new_job(self, decoded: Decoded, waiter: Waiter, body: tuple[bytes, ...], arrived: float) -> Job:
         command = decoded.command
         action = BY_COMMAND[type(command)]
+        warnings = decoded.warnings
+        if not command.wait_for_completion and not action.stored:
+            warnings = [*warnings, _ANSWERED_AT_ONCE]
         return Job(
             command.request_id or self._context.new_id(),
             command,
             action,
-            client=waiter.client,
-            body=body,
-            spelling=waiter.spelling,
-            arrived=arrived,
-            warnings=[*decoded.warnings, *_remarks(command, action)],
+            waiter.client,
+            body,
+            waiter.spelling,
+            arrived,
+            warnings,
+            [waiter],
+            deadline=arrived + (command.timeout_seconds or action.timeout_seconds),
         )
 
     def _repeated(self, decoded: Decoded, body: tuple[bytes, ...], waiter: Waiter, arrived: float) -> bool:
         """Join, answer or refuse a request id that is known already."""
-        known = self._context.jobs.get(decoded.command.request_id or "")
-        if known is None:
-            return False
-        if not known.same_meaning(decoded.command, body):
-            text = f"request_id {known.request_id} is in use for another command"
-            fault = Fault(ErrorCode.DUPLICATE_REQUEST, text, details={"request_id": known.request_id})
+        context, command = self._context, decoded.command
+        request_id = command.request_id or ""
+        live = context.jobs.live(request_id)
+        final = context.store.find(request_id) if live is None else None
+        if live is not None and live.same_meaning(command, body):
+            if command.wait_for_completion or not live.action.stored:
+                live.waiters.append(waiter)
+            else:
+                self._answers.accept(live, waiter)
+        elif final is not None and answers(final, command, body, context.limits):
+            self._answers.repeat(final, waiter)
+        elif live is not None or final is not None:
+            text = f"request_id {request_id} is in use for another command"
+            fault = Fault(ErrorCode.DUPLICATE_REQUEST, text, details={"request_id": request_id})
             refused = Refused(
                 fault.info,
                 decoded.encoding,
-                request_id=known.request_id,
-                action=BY_COMMAND[type(decoded.command)].name,
+                request_id=request_id,
+                action=BY_COMMAND[type(command)].name,
                 warnings=decoded.warnings,
             )
             self._answers.refuse(waiter, refused, arrived)
-        elif known.state is JobState.FINAL:
-            self._answers.repeat(known, waiter)
-        elif decoded.command.wait_for_completion or not known.action.stored:
-            known.waiters.append(waiter)
         else:
-            self._answers.accept(known, waiter)
+            return False
         return True
 
-    def _begin(self, job: Job, waiter: Waiter) -> None:
-        context = self._context
-        job.waiters.append(waiter)
-        context.jobs.add(job)
-        deadline = job.arrived + (job.command.timeout_seconds or job.action.timeout_seconds)
-        job.deadline = deadline
-        self._attempt(job, first=True)
-        if job.state is not JobState.FINAL:
-            job.timer = context.timers.at(deadline, lambda _: self._dispatch.expire(job))
-
-    def _attempt(self, job: Job, *, first: bool = False) -> None:
+    def _begin(self, job: Job, *, answered_early: bool) -> None:
         """Bring a job on its way, or end it with the reason why not."""
+        context = self._context
+        context.jobs.add(job)
         try:
-            if first:
-                self._admit(job)
+            self._admit(job)
             self._route(job)
         except Fault as fault:
             self._answers.fail(job, fault.info)
-        answered_early = first and not job.command.wait_for_completion and job.action.stored
-        if answered_early and self._context.jobs.live(job.request_id) is job:
+        if job.state is JobState.FINAL:
+            return
+        assert job.deadline is not None
+        job.timer = context.timers.at(job.deadline, lambda _: self._dispatch.expire(job))
+        if answered_early:
             self._answers.accepted(job)
 
     def _admit(self, job: Job) -> None:
-        context = self._context
+        context, action = self._context, job.action
         check_attachments(job.command.attachments, [len(frame) for frame in job.body[1:]], context.limits)
         reason = refusal(job.command)
         if reason is not None:
             raise reason
-        if context.draining and job.action.lane not in (Lane.BROKER, Lane.CONTROL):
+        if context.draining and action.lane not in (Lane.BROKER, Lane.CONTROL):
             raise Fault(ErrorCode.DRAINING, "the broker is stopping: it takes no new work")
-        if job.action.stored:
+        if action.stored:
             self._check_room(job)
 
     def _check_room(self, job: Job) -> None:
-        """The job itself is counted already."""
         jobs, limits = self._context.jobs, self._context.limits
-        if jobs.queued_by(job.client) > limits.queued_per_client:
+        if jobs.queued_by(job.client) >= limits.queued_per_client:
             text = f"{limits.queued_per_client} commands of this client are queued: the broker takes no more of them"
             raise Fault(ErrorCode.QUEUE_FULL, text, retry_after_ms=1000)
-        if jobs.queued_total > limits.queued_total:
+        if jobs.queued_total >= limits.queued_total:
             text = f"{limits.queued_total} commands are queued: the broker takes no more"
             raise Fault(ErrorCode.QUEUE_FULL, text, retry_after_ms=1000)
+
+    def _undecidable(self, job: Job) -> None:
+        self._context.jobs.wait(job)
+        self._undecided.append(job)
 
     def _route(self, job: Job) -> None:
         """Send a job to its lane, or let it wait for the catalogue. Raises Fault."""
@@ -156,7 +169,7 @@ class Intake:
             case Lane.CATALOG:
                 self._dispatch.to_catalog(job)
             case _ if isinstance(job.command, c.GetVramModelStatus) and self._unknown_yet(job.command.model_id):
-                self._undecided.append(job)
+                self._undecidable(job)
             case _ if isinstance(job.command, c.Cancel | c.GetVramModelStatus):
                 self._desk.answer(job)
             case _:
@@ -186,7 +199,7 @@ class Intake:
         job.model = catalogue.models.get(command.model_id)
         path = command.model_path if isinstance(command, c.LoadFields) else ""
         if not catalogue.ready and (job.model is None or path):
-            self._undecided.append(job)
+            self._undecidable(job)
         elif path and (job.model is None or job.model.path != path):
             self._register_first(job, named, command.model_id, path)
         else:
@@ -240,10 +253,3 @@ class Intake:
         text = f"model_id is '{model_id[:128]}': the catalogue has no such model"
         recovery = [Recovery(action="list_models", description="list the models", parameters={})]
         return Fault(ErrorCode.MODEL_NOT_FOUND, text, details={"nearest": near}, recovery=recovery)
-
-
-def _remarks(command: c.Command, action: Action) -> list[str]:
-    """What the sender should know of fields that change nothing here."""
-    if command.wait_for_completion or action.stored:
-        return []
-    return ["wait_for_completion: false changes nothing for this action: it is answered at once"]

@@ -21,6 +21,7 @@ from broker.core.events import (
     Tick,
     WorkerMessage,
 )
+from broker.core.finals import MemoryStore
 from protocol import replies as r
 from protocol.codec import encode_reply
 from protocol.enums import (
@@ -109,6 +110,7 @@ class Room:
             clock=lambda: self.now,
             wall=lambda: START + timedelta(seconds=self.now),
             new_id=lambda: f"id-{next(ids)}",
+            store=MemoryStore(),
         )
         self.effects: list[Effect] = []
         self._read = 0

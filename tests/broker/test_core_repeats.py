@@ -9,7 +9,7 @@ import pytest
 from room import Room, answer, assigned, code, replies, sent
 
 from broker.core.events import ClientMessage
-from broker.core.jobs import KEEP_SECONDS
+from broker.core.finals import KEEP_SECONDS
 from protocol.errors import ErrorCode
 
 
