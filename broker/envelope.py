@@ -13,6 +13,8 @@ CORRELATION_BYTES = 4
 
 def split(frames: Sequence[bytes]) -> tuple[tuple[bytes, ...], bytes, tuple[bytes, ...]]:
     """Envelope, payload and attachments of the frames behind a routing id. A missing payload is empty."""
+    if len(frames) == 1 and frames[0]:
+        return (), frames[0], ()
     if frames and not frames[0]:
         size = 1
     elif len(frames) > 1 and not frames[1] and len(frames[0]) == CORRELATION_BYTES:

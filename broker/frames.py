@@ -13,7 +13,6 @@ from zmq.backend import Socket as Compiled
 
 _EVENTS = int(zmq.EVENTS)
 _POLLIN = int(zmq.POLLIN)
-_RCVMORE = int(zmq.RCVMORE)
 _DONTWAIT = int(zmq.DONTWAIT)
 _MORE = _DONTWAIT | int(zmq.SNDMORE)
 
@@ -26,10 +25,16 @@ def readable(socket: zmq.Socket[bytes]) -> bool:
 
 
 def receive(socket: zmq.Socket[bytes]) -> list[bytes]:
-    """The message that is there. Raises zmq.Again where none is."""
-    frames = [_recv(socket, _DONTWAIT)]
-    while _get(socket, _RCVMORE):
-        frames.append(_recv(socket, _DONTWAIT))
+    """The message that a ROUTER has: routing id and frames. Raises zmq.Again where there is none.
+
+    A routing id is never alone; a `Frame` knows whether another follows, which costs half as much as asking the socket.
+    """
+    client = _recv(socket, _DONTWAIT)
+    frame = _recv(socket, _DONTWAIT, False)
+    frames = [client, frame.bytes]
+    while frame.more:
+        frame = _recv(socket, _DONTWAIT, False)
+        frames.append(frame.bytes)
     return frames
 
 

@@ -183,6 +183,7 @@ class Supervisor:
             limits=self._settings.limits,
             silence_ms=self._settings.silence_ms,
             admin=self._settings.admin,
+            data=str(self._settings.data),
             version=VERSION,
         )
         process = self._launch(self._broker, msgspec.json.encode(spec).decode(), talks=True)

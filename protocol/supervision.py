@@ -31,6 +31,8 @@ class BrokerSpec(Record, frozen=True, kw_only=True):
     limits: Limits
     silence_ms: int
     admin: bool = False
+    data: str = ""
+    """The folder of the journal and of what was learned; empty: nothing outlives the process."""
     version: str
 
 

@@ -113,7 +113,11 @@ def _holds_integer(kind: mi.Type) -> bool:
 
 def has_long_integer(value: Struct) -> bool:
     """Does a field hold an integer that needs more than 64 bits with a sign?"""
-    return any(_is_long(getattr(value, name)) for name in integer_fields(type(value)))
+    for name in integer_fields(type(value)):
+        content = getattr(value, name)
+        if content is not None and _is_long(content):
+            return True
+    return False
 
 
 def _is_long(value: Any) -> bool:

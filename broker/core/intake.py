@@ -138,7 +138,8 @@ class Intake:
 
     def _admit(self, job: Job) -> None:
         context, action = self._context, job.action
-        check_attachments(job.command.attachments, [len(frame) for frame in job.body[1:]], context.limits)
+        if len(job.body) > 1 or job.command.attachments:
+            check_attachments(job.command.attachments, [len(frame) for frame in job.body[1:]], context.limits)
         reason = refusal(job.command)
         if reason is not None:
             raise reason

@@ -91,7 +91,7 @@ def _meaning(command: Command) -> Command:
 
 def digests(body: Sequence[bytes]) -> tuple[bytes, ...]:
     """SHA-256 of each attachment behind a payload."""
-    return tuple(hashlib.sha256(frame).digest() for frame in body[1:])
+    return tuple([hashlib.sha256(frame).digest() for frame in body[1:]]) if len(body) > 1 else ()
 
 
 def respell(body: bytes, written: Spelling, wanted: Spelling) -> bytes:

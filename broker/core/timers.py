@@ -27,14 +27,15 @@ class Timers:
 
     def cancel(self, token: int | None) -> None:
         """Forget a timer; None and a token already used do nothing."""
-        if token is not None and self._calls.pop(token, None) is not None:
+        if token is None or self._calls.pop(token, None) is None:
+            return
+        if len(self._heap) > _FEW and len(self._heap) > 2 * len(self._calls):
             self._clear()
 
     def _clear(self) -> None:
-        """Drop what was cancelled once it is most of the heap: its size stays that of the timers that live."""
-        if len(self._heap) > max(_FEW, 2 * len(self._calls)):
-            self._heap = [entry for entry in self._heap if entry[1] in self._calls]
-            heapq.heapify(self._heap)
+        """Drop what was cancelled: the heap's size stays that of the timers that live."""
+        self._heap = [entry for entry in self._heap if entry[1] in self._calls]
+        heapq.heapify(self._heap)
 
     def due(self, now: float) -> list[Callable[[float], None]]:
         """The callbacks whose time has come, earliest first."""
