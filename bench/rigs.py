@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import subprocess
 import sys
+import tempfile
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
@@ -82,6 +83,7 @@ class Broker:
     name = "vrambroker"
 
     def __init__(self) -> None:
+        self._data = tempfile.TemporaryDirectory(prefix="vrambroker-bench-")
         spec = supervision.BrokerSpec(
             commands="tcp://127.0.0.1:*",
             events="tcp://127.0.0.1:*",
@@ -91,6 +93,7 @@ class Broker:
             ],
             limits=Limits(),
             silence_ms=15_000,
+            data=self._data.name,
             version="bench",
         )
         self._broker = subprocess.Popen(
@@ -113,3 +116,4 @@ class Broker:
         self._broker.stdout.close()
         self._worker.kill()
         self._worker.join()
+        self._data.cleanup()

@@ -8,12 +8,14 @@ import signal
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import zmq
 
 from broker.core.core import Core
 from broker.core.finals import MemoryStore
+from broker.journal import Journal
 from broker.loop import Loop
 from broker.sockets import Sockets
 from protocol.ids import uuid7
@@ -38,7 +40,8 @@ def main() -> int:
     except zmq.ZMQError as error:
         sys.stderr.write(f"vrambroker: cannot bind {spec.commands}, {spec.events}: {error}\n")
         return ADDRESS_IN_USE
-    store = MemoryStore()
+    journal = Journal(Path(spec.data) / "journal", clock=time.monotonic) if spec.data else None
+    store = journal or MemoryStore()
     core = Core(spec, epoch, clock=time.monotonic, wall=lambda: datetime.now(UTC), new_id=uuid7, store=store)
     ready = Ready(
         commands=sockets.commands.getsockopt_string(zmq.LAST_ENDPOINT),
@@ -48,8 +51,10 @@ def main() -> int:
     )
     os.write(1, line(ready))
     _spare_the_collector()
-    Loop(core, sockets, lines_in=0, lines_out=1).run()
+    Loop(core, sockets, journal, lines_in=0, lines_out=1).run()
     sockets.close()
+    if journal is not None:
+        journal.close()
     return 0
 
 

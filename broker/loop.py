@@ -28,6 +28,7 @@ from broker.core.events import (
     WorkerUnreachable,
 )
 from broker.frames import receive, send
+from broker.journal import Journal
 from broker.outbox import Outbox
 from broker.sockets import Sockets
 from protocol import link, supervision
@@ -47,9 +48,10 @@ _log = Logger()
 class Loop:
     """Runs a core over its sockets, a line channel from the supervisor and one back to it."""
 
-    def __init__(self, core: Core, sockets: Sockets, lines_in: int, lines_out: int) -> None:
+    def __init__(self, core: Core, sockets: Sockets, journal: Journal | None, lines_in: int, lines_out: int) -> None:
         self._core = core
         self._sockets = sockets
+        self._journal = journal
         self._lines_in = lines_in
         self._lines_out = lines_out
         self._partial = b""
@@ -126,7 +128,9 @@ class Loop:
         self._effects.extend(self._core.handle(event, time.monotonic()))
 
     def _apply(self) -> None:
-        """Do what the core asked for; a send that finds nobody asks the core again."""
+        """Do what the core asked for, once it is on disk; a send that finds nobody asks the core again."""
+        if self._journal is not None:
+            self._journal.flush()
         while self._effects:
             effects, self._effects = self._effects, []
             for effect in effects:
