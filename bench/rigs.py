@@ -8,11 +8,16 @@ with the worker as the client has in flight, which is what the proxy does too.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Self
 
 import msgspec
 import zmq
@@ -108,6 +113,10 @@ class Broker:
         self._worker = _spawn.Process(target=_catalog_echo, args=(ready.link,), daemon=True)
         self._worker.start()
 
+    @property
+    def pid(self) -> int:
+        return self._broker.pid
+
     def close(self) -> None:
         assert self._broker.stdin is not None
         assert self._broker.stdout is not None
@@ -117,3 +126,48 @@ class Broker:
         self._worker.kill()
         self._worker.join()
         self._data.cleanup()
+
+
+class Server:
+    """A whole `vrambroker serve` in a folder of its own; `address` takes commands once every device is ready."""
+
+    def __init__(self, devices: str, make_models: Callable[[Path], None], **settings: str) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="vrambroker-bench-")
+        self.runtime = Path(self._folder.name) / "runtime"
+        models = Path(self._folder.name) / "models"
+        models.mkdir()
+        make_models(models)
+        environment = {
+            **os.environ,
+            "VRAMBROKER_RUNTIME": str(self.runtime),
+            "VRAMBROKER_MODELS": str(models),
+            "VRAMBROKER_DEVICES": devices,
+            "VRAMBROKER_COMMANDS": "tcp://127.0.0.1:0",
+            "VRAMBROKER_EVENTS": "tcp://127.0.0.1:0",
+            "VRAMBROKER_WEB": "127.0.0.1:0",
+            **{f"VRAMBROKER_{name.upper()}": value for name, value in settings.items()},
+        }
+        command = [sys.executable, "-m", "cli.main", "serve"]
+        self._process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        self.address = ""
+
+    def __enter__(self) -> Self:
+        file = self.runtime / "endpoints.json"
+        while not file.exists():
+            if self._process.poll() is not None:
+                raise SystemExit("serve ended before it took commands")
+            time.sleep(0.01)
+        self.address = msgspec.json.decode(file.read_bytes())["commands"]
+        with zmq.Context() as context, context.socket(zmq.REQ) as socket:
+            socket.connect(self.address)
+            while True:
+                socket.send(b'{"action":"list_devices"}')
+                devices = msgspec.json.decode(socket.recv())["devices"]
+                if all(device["state"] == "ready" for device in devices):
+                    return self
+                time.sleep(0.05)
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._folder.cleanup()

@@ -17,6 +17,7 @@ from broker.core.core import Core
 from broker.core.finals import MemoryStore
 from broker.journal import Journal
 from broker.loop import Loop
+from broker.notebook import Notebook
 from broker.sockets import Sockets
 from protocol.ids import uuid7
 from protocol.supervision import BrokerSpec, Ready, line
@@ -42,7 +43,16 @@ def main() -> int:
         return ADDRESS_IN_USE
     journal = Journal(Path(spec.data) / "journal", clock=time.monotonic) if spec.data else None
     store = journal or MemoryStore()
-    core = Core(spec, epoch, clock=time.monotonic, wall=lambda: datetime.now(UTC), new_id=uuid7, store=store)
+    notebook = Notebook(spec.data)
+    core = Core(
+        spec,
+        epoch,
+        clock=time.monotonic,
+        wall=lambda: datetime.now(UTC),
+        new_id=uuid7,
+        store=store,
+        remembered=notebook.read(),
+    )
     ready = Ready(
         commands=sockets.commands.getsockopt_string(zmq.LAST_ENDPOINT),
         events=sockets.publisher.address,
@@ -51,7 +61,7 @@ def main() -> int:
     )
     os.write(1, line(ready))
     _spare_the_collector()
-    Loop(core, sockets, journal, lines_in=0, lines_out=1).run()
+    Loop(core, sockets, journal, notebook, lines_in=0, lines_out=1).run()
     sockets.close()
     if journal is not None:
         journal.close()

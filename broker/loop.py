@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 import msgspec
 import zmq
@@ -20,6 +21,7 @@ from broker.core.events import (
     Exit,
     Log,
     Publish,
+    Remember,
     SendClient,
     SendWorker,
     TellSupervisor,
@@ -29,6 +31,7 @@ from broker.core.events import (
 )
 from broker.frames import receive, send
 from broker.journal import Journal
+from broker.notebook import Notebook
 from broker.outbox import Outbox
 from broker.sockets import Sockets
 from protocol import link, supervision
@@ -48,15 +51,26 @@ _log = Logger()
 class Loop:
     """Runs a core over its sockets, a line channel from the supervisor and one back to it."""
 
-    def __init__(self, core: Core, sockets: Sockets, journal: Journal | None, lines_in: int, lines_out: int) -> None:
+    def __init__(
+        self,
+        core: Core,
+        sockets: Sockets,
+        journal: Journal | None,
+        notebook: Notebook,
+        *,
+        lines_in: int,
+        lines_out: int,
+    ) -> None:
         self._core = core
         self._sockets = sockets
         self._journal = journal
+        self._notebook = notebook
         self._lines_in = lines_in
         self._lines_out = lines_out
         self._partial = b""
         self._outbox = Outbox(sockets.commands)
         self._effects: list[Effect] = []
+        self._busy = False
         self._running = True
 
     def run(self) -> None:
@@ -68,11 +82,9 @@ class Loop:
         while self._running:
             ready = dict(poller.poll(self._patience_ms()))
             if worker_link in ready:
-                self._read_workers()
-                self._apply()
+                self._drain(self._read_worker)
             if commands in ready:
-                self._read_clients()
-                self._apply()
+                self._drain(self._read_client)
             if events in ready:
                 for change in self._sockets.publisher.read_subscriptions():
                     self._handle(change)
@@ -91,29 +103,36 @@ class Loop:
             waits.append(due - time.monotonic())
         return max(0, int(min(waits) * 1000) + 1) if min(waits) > 0 else 0
 
-    def _read_clients(self) -> None:
-        socket = self._sockets.commands
-        for _ in range(MESSAGES_PER_TURN):
-            try:
-                client, *frames = receive(socket)
-            except zmq.Again:
-                return
-            parts, payload, attachments = envelope.split(frames)
-            self._handle(ClientMessage(client, parts, payload, attachments))
+    def _drain(self, read: Callable[[], None]) -> None:
+        """Take what a socket has, within a turn's bound, then do what follows from it.
 
-    def _read_workers(self) -> None:
-        socket = self._sockets.link
-        for _ in range(MESSAGES_PER_TURN):
-            try:
-                worker, *frames = receive(socket)
-            except zmq.Again:
-                return
-            try:
-                header = link.decode_from_worker(frames[0])
-            except (msgspec.DecodeError, ValueError, IndexError) as error:
-                _log.warning("unreadable message from a worker", worker=worker.hex(), error=str(error))
-                continue
-            self._handle(WorkerMessage(worker, header, tuple(frames[1:])))
+        Where little is going on, what the first message asks for does not wait until there is no second one.
+        """
+        taken = 0
+        try:
+            while taken < MESSAGES_PER_TURN:
+                read()
+                taken += 1
+                if taken == 1 and not self._busy:
+                    self._apply()
+        except zmq.Again:
+            pass
+        self._busy = taken > 1
+        self._apply()
+
+    def _read_client(self) -> None:
+        client, *frames = receive(self._sockets.commands)
+        parts, payload, attachments = envelope.split(frames)
+        self._handle(ClientMessage(client, parts, payload, attachments))
+
+    def _read_worker(self) -> None:
+        worker, *frames = receive(self._sockets.link)
+        try:
+            header = link.decode_from_worker(frames[0])
+        except (msgspec.DecodeError, ValueError, IndexError) as error:
+            _log.warning("unreadable message from a worker", worker=worker.hex(), error=str(error))
+            return
+        self._handle(WorkerMessage(worker, header, tuple(frames[1:])))
 
     def _read_lines(self) -> None:
         data = os.read(self._lines_in, 1 << 16)
@@ -145,6 +164,8 @@ class Loop:
                         os.write(self._lines_out, supervision.line(effect.line))
                     case Log():
                         _log.log(effect.level, effect.event, **effect.fields)
+                    case Remember():
+                        self._notebook.keep(effect.data)
                     case Exit():
                         self._running = False
 

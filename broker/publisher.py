@@ -23,13 +23,18 @@ _msgpack = msgspec.msgpack.Encoder()
 
 
 class Publisher:
-    """Owns the XPUB socket. Nothing is encoded for a topic that nobody wants."""
+    """Owns the XPUB socket. Nothing is encoded for a topic that nobody wants.
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+    `listener` is a descriptor that listens at the address already, -1 for none.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, listener: int = -1) -> None:
         self.socket = context.socket(zmq.XPUB)
         self.socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.XPUB_VERBOSER, 1)
+        if listener >= 0:
+            self.socket.setsockopt(zmq.USE_FD, listener)
         self.socket.bind(address)
         self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._subscriptions: Counter[bytes] = Counter()

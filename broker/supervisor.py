@@ -1,34 +1,34 @@
 """`vrambroker serve`: the only parent. Starts, watches and restarts the broker, the catalogue and the workers.
 
-It opens no ZeroMQ socket and imports no torch. It knows processes; what they do is the broker's to know.
+It opens no ZeroMQ socket and imports no torch. It knows processes; what they do is the broker's to know, who tells it
+when one is ready, has served, has to be ended or replaced.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import random
 import selectors
 import signal
 import socket
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from broker.devices import FoundDevice, find_devices
+from broker.launch import memory, specs
+from broker.launch.child import Child
+from broker.launch.listeners import listen
 from broker.launch.local import LocalLauncher, LocalProcess
+from broker.premises import LinkPlace, make_folders, only_one, refuse_open_addresses
 from broker.restarts import RestartPolicy
 from protocol import supervision as s
-from protocol.enums import DeviceKind
-from protocol.link import CATALOG_ID, CatalogSpec, WorkerSpec, encode_spec
-from protocol.version import VERSION
+from protocol.link import CATALOG_ID, encode_spec
 from settings import endpoints, logs
-from settings.config import ConfigError, Settings, load
+from settings.config import ConfigError, RestartLimits, Settings, load
 from settings.endpoints import Endpoints
 from settings.logs import Logger
 
@@ -36,11 +36,21 @@ BROKER = "broker"
 ADDRESS_IN_USE = 3
 """The broker's exit status where an endpoint cannot be bound; at the first start that ends everything."""
 
-LONGEST_SOCKET_PATH = 100
-"""Bytes of a Unix socket's path that every system takes."""
-
 STOP_SECONDS = 3.0
 """What a child has to end after it was told to, beyond the drain time."""
+
+BROKER_START_SECONDS = 60.0
+"""What the broker may take until it is ready: it reads its journal."""
+
+BROKER_SILENCE_SECONDS = 5.0
+"""The least silence that counts, whatever is configured for workers: the broker shows life once a second."""
+
+BROKER_LONGEST_WAIT_SECONDS = 0.5
+"""The broker has to be back within 2 s."""
+
+MEMORY_SECONDS = 0.5
+WORKERS_MEMORY_TURNS = 10
+"""The broker's memory is looked at every half second, the workers' at every tenth look."""
 
 _log = Logger()
 
@@ -49,57 +59,15 @@ def run(config: Path | None = None) -> int:
     """Serve in the foreground until SIGINT or SIGTERM. 0 after a clean stop, 2 for settings that cannot be obeyed."""
     try:
         settings = load(config)
-        _refuse_open_addresses(settings)
+        refuse_open_addresses(settings)
         devices = find_devices(settings)
-        _make_folders(settings)
-        with _only_one(settings.runtime):
+        make_folders(settings)
+        with only_one(settings.runtime):
             logs.configure("supervisor")
             return Supervisor(settings, devices).serve()
     except ConfigError as error:
         sys.stderr.write(f"vrambroker: {error}\n")
         return 2
-
-
-def _refuse_open_addresses(settings: Settings) -> None:
-    """Addresses that others can reach need keys, and this version has none."""
-    for name, address in (("commands", settings.commands), ("events", settings.events)):
-        host = address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-        local = address.startswith("ipc://") or host in {"localhost", "::1"}
-        if not local and not host.startswith("127."):
-            raise ConfigError(f"{name} is '{address}': only loopback addresses are served without CURVE keys")
-
-
-def _make_folders(settings: Settings) -> None:
-    try:
-        settings.runtime.mkdir(parents=True, exist_ok=True)
-        settings.runtime.chmod(0o700)
-        settings.data.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"runtime folder {settings.runtime}: {error.strerror}") from None
-
-
-@contextlib.contextmanager
-def _only_one(runtime: Path) -> Iterator[None]:
-    with (runtime / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"runtime folder {runtime} is in use by another broker") from None
-        yield
-
-
-class Child:
-    """One process that is kept alive: the module it runs, and its incarnation."""
-
-    def __init__(self, name: str, module: str) -> None:
-        self.name = name
-        self.module = module
-        self.process: LocalProcess | None = None
-        self.generation = 0
-        self.restarts = 0
-        self.started_at = 0.0
-        self.start_at: float | None = 0.0
-        self.policy = RestartPolicy(random.random)
 
 
 class Supervisor:
@@ -109,12 +77,20 @@ class Supervisor:
         self._settings = settings
         self._devices = {device.request.device_id: device for device in devices}
         self._launcher = LocalLauncher()
-        self._broker = Child(BROKER, "broker")
-        self._children = {CATALOG_ID: Child(CATALOG_ID, "catalog")}
-        self._children |= {name: Child(name, "worker") for name in self._devices}
+        self._broker = Child(BROKER, "broker", RestartPolicy(random.random, _brokers(settings.restarts)))
+        forever = RestartPolicy(random.random, settings.restarts, never_gives_up=True)
+        self._children = {CATALOG_ID: Child(CATALOG_ID, "catalog", forever)}
+        for name in self._devices:
+            self._children[name] = Child(name, "worker", RestartPolicy(random.random, settings.restarts))
         self._selector = selectors.DefaultSelector()
-        self._socket_folder: tempfile.TemporaryDirectory[str] | None = None
-        self._addresses = (settings.commands, settings.events, self._link_address())
+        self._link = LinkPlace(settings)
+        self._addresses = specs.Addresses(commands=settings.commands, events=settings.events, link=self._link.address)
+        self._memory = memory.MemoryWatch(
+            settings.broker_memory_bytes, settings.worker_memory_bytes, memory.host_bytes()
+        )
+        self._look_at = 0.0
+        self._looks = 0
+        self._heard_at = 0.0
         self._partial = b""
         self._may_start = False
         self._stopping: float | None = None
@@ -123,26 +99,31 @@ class Supervisor:
     def serve(self) -> int:
         """Run until told to stop; the exit status."""
         self._listen_to_signals()
-        self._start_broker()
         try:
+            if not self._take_addresses():
+                return 1
+            self._start_broker()
             while not self._finished():
                 for key, _ in self._selector.select(self._patience()):
                     key.data()
                 self._mind_broker()
                 self._mind_children()
+                self._mind_memory(time.monotonic())
         finally:
             self._end_everything()
         return self._status
 
-    def _link_address(self) -> str:
-        """The worker link: configured, else a Unix socket in the runtime folder, or in a short one."""
-        if self._settings.workers:
-            return self._settings.workers
-        path = self._settings.runtime / "workers.sock"
-        if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
-            self._socket_folder = tempfile.TemporaryDirectory(prefix="vrb-")
-            path = Path(self._socket_folder.name) / "workers.sock"
-        return f"ipc://{path}"
+    def _take_addresses(self) -> bool:
+        """Listen where the broker will be; False where somebody else does."""
+        own = self._addresses
+        try:
+            self._addresses = msgspec.structs.replace(
+                own, commands_listener=listen(own.commands), events_listener=listen(own.events)
+            )
+        except OSError as error:
+            sys.stderr.write(f"vrambroker: cannot bind {own.commands}, {own.events}: {error.strerror}\n")
+            return False
+        return True
 
     # waking up
 
@@ -158,11 +139,13 @@ class Supervisor:
         self._selector.register(reader, selectors.EVENT_READ, lambda: reader.recv(4096))
 
     def _patience(self) -> float:
-        now = time.monotonic()
-        moments = [child.start_at for child in self._all() if child.process is None and child.start_at is not None]
+        moments = [self._look_at]
         if self._stopping is not None:
             moments.append(self._stopping)
-        return max(0.0, min([moment - now for moment in moments], default=5.0))
+        else:
+            due = self._all() if self._may_start else [self._broker]
+            moments += [child.start_at for child in due if child.process is None and child.start_at is not None]
+        return max(0.0, min(moments) - time.monotonic())
 
     def _all(self) -> list[Child]:
         return [self._broker, *self._children.values()]
@@ -170,25 +153,17 @@ class Supervisor:
     # the broker
 
     def _start_broker(self) -> None:
-        commands, events, link = self._addresses
-        slots = [
-            s.DeviceSlot(device_id=name, kind=device.request.kind, ram_budget_bytes=self._settings.ram_bytes)
-            for name, device in self._devices.items()
-        ]
-        spec = s.BrokerSpec(
-            commands=commands,
-            events=events,
-            link=link,
-            devices=slots,
-            limits=self._settings.limits,
-            silence_ms=self._settings.silence_ms,
-            admin=self._settings.admin,
-            data=str(self._settings.data),
-            version=VERSION,
-        )
-        process = self._launch(self._broker, msgspec.json.encode(spec).decode(), talks=True)
+        workers = [(self._children[name], device) for name, device in self._devices.items()]
+        spec = specs.broker_spec(self._settings, self._addresses, workers)
+        argument = msgspec.json.encode(spec).decode()
+        descriptors = self._addresses.descriptors()
+        process = self._launcher.launch(self._broker.module, argument, talks=True, descriptors=descriptors)
+        self._begin(self._broker, process)
         self._partial = b""
         self._selector.register(process.stdout, selectors.EVENT_READ, self._read_broker)
+
+    def _begin(self, child: Child, process: LocalProcess) -> None:
+        child.begin(process, time.monotonic())
 
     def _read_broker(self) -> None:
         process = self._broker.process
@@ -198,6 +173,7 @@ class Supervisor:
         if not data:
             self._selector.unregister(process.stdout)
             return
+        self._heard_at = time.monotonic()
         *lines, self._partial = (self._partial + data).split(b"\n")
         for text in lines:
             self._from_broker(s.from_broker(text))
@@ -206,14 +182,33 @@ class Supervisor:
         match line:
             case s.Ready():
                 self._on_ready(line)
-            case s.KillChild():
+            case s.Alive():
+                self._broker.served = True
+            case s.DrainChild(child=name, drained=drained):
+                self._children[name].drained = drained
+            case _:
                 child = self._children.get(line.child)
-                if child is not None and child.process is not None and child.generation == line.generation:
-                    _log.warning("worker is ended", child=line.child, reason=line.reason)
-                    child.process.kill()
+                if child is not None and child.generation == line.generation:
+                    self._about_child(child, line)
+
+    def _about_child(self, child: Child, line: s.ChildReady | s.ChildServed | s.KillChild | s.RestartChild) -> None:
+        match line:
+            case s.ChildReady():
+                child.ready = True
+            case s.ChildServed():
+                child.served = True
+            case s.KillChild() if child.process is not None:
+                _log.warning("worker is ended", child=line.child, reason=line.reason)
+                child.process.kill()
+            case s.RestartChild() if self._stopping is None:
+                _log.info("worker is replaced", child=line.child, reason=line.reason)
+                child.revive(line.reason, time.monotonic())
 
     def _on_ready(self, ready: s.Ready) -> None:
-        self._addresses = (ready.commands, ready.events, ready.link)
+        self._broker.ready = True
+        self._addresses = msgspec.structs.replace(
+            self._addresses, commands=ready.commands, events=ready.events, link=ready.link
+        )
         self._may_start = self._stopping is None
         written = Endpoints(commands=ready.commands, events=ready.events, pid=os.getpid(), epoch=ready.epoch)
         endpoints.write(self._settings.runtime, written)
@@ -221,34 +216,44 @@ class Supervisor:
         for child in self._children.values():
             if child.process is not None:
                 self._tell_started(child)
+            elif child.generation:
+                self._tell_exited(child)
         if self._stopping is not None:
             self._tell(s.Drain(seconds=self._settings.drain_seconds))
         self._mind_children()
 
     def _mind_broker(self) -> None:
         broker = self._broker
+        now = time.monotonic()
         if broker.process is None:
-            if broker.start_at is not None and broker.start_at <= time.monotonic() and self._stopping is None:
+            if broker.start_at is not None and broker.start_at <= now and self._stopping is None:
                 self._start_broker()
             return
         reason = broker.process.ended()
         if reason is None:
+            self._check_silence(broker.process, now)
             return
         status = broker.process.status
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(broker.process.stdout)
-        broker.process.close()
-        broker.process = None
+        wait = broker.bury(reason, now)
         if self._stopping is not None:
+            self._dismiss()
             return
-        wait = broker.policy.wait_seconds(time.monotonic() - broker.started_at)
-        _log.error("the broker is gone", reason=reason, restart_in=wait)
-        if wait is None or (status == ADDRESS_IN_USE and not broker.restarts):
+        _log.error("the broker is gone", reason=broker.last_words, restart_in=wait)
+        if wait is None or (status == ADDRESS_IN_USE and broker.restarts == 1):
             self._status = 1
-            self._stopping = time.monotonic()
-            return
-        broker.restarts += 1
-        broker.start_at = time.monotonic() + wait
+            self._stopping = now
+
+    def _check_silence(self, process: LocalProcess, now: float) -> None:
+        """A broker whose loop does not turn is ended; its lines are read before this is asked."""
+        broker = self._broker
+        heard_at = max(self._heard_at, broker.started_at)
+        silence = max(self._settings.silence_ms / 1000, BROKER_SILENCE_SECONDS)
+        allowed = silence if broker.ready else BROKER_START_SECONDS
+        if now - heard_at > allowed and self._stopping is None:
+            _log.error("the broker is ended", reason=f"it was silent for {allowed:g} s")
+            process.kill()
 
     def _tell(self, line: s.Line) -> None:
         if self._broker.process is not None:
@@ -256,10 +261,18 @@ class Supervisor:
 
     def _tell_started(self, child: Child) -> None:
         if child.process is not None:
-            started = s.ChildStarted(
-                child=child.name, generation=child.generation, pid=child.process.pid, restarts=child.restarts
-            )
-            self._tell(started)
+            pid, restarts = child.process.pid, child.restarts
+            self._tell(s.ChildStarted(child=child.name, generation=child.generation, pid=pid, restarts=restarts))
+
+    def _tell_exited(self, child: Child) -> None:
+        exited = s.ChildExited(
+            child=child.name,
+            generation=child.generation,
+            reason=child.last_words,
+            restarting=not child.given_up,
+            restarts=child.restarts,
+        )
+        self._tell(exited)
 
     # the catalogue and the workers
 
@@ -267,64 +280,62 @@ class Supervisor:
         now = time.monotonic()
         for child in self._children.values():
             if child.process is not None:
-                self._mind_child(child, now)
+                self._mind_child(child, child.process, now)
             elif child.start_at is not None and child.start_at <= now and self._may_start:
                 self._start_child(child)
 
-    def _mind_child(self, child: Child, now: float) -> None:
-        assert child.process is not None
-        reason = child.process.ended()
+    def _mind_child(self, child: Child, process: LocalProcess, now: float) -> None:
+        reason = process.ended()
         if reason is None:
             return
-        child.process.close()
-        child.process = None
-        wait = None if self._stopping is not None else child.policy.wait_seconds(now - child.started_at)
-        child.start_at = None if wait is None else now + wait
-        child.restarts += 1
-        if self._stopping is None:
-            _log.warning("a process is gone", child=child.name, reason=reason, restart_in=wait)
-        exited = s.ChildExited(
-            child=child.name, generation=child.generation, reason=reason, restarting=wait is not None
-        )
-        self._tell(exited)
+        if self._stopping is not None:
+            process.close()
+            child.process, child.start_at, child.last_words = None, None, reason
+        else:
+            wait = child.bury(reason, now)
+            _log.warning("a process is gone", child=child.name, reason=child.last_words, restart_in=wait)
+        self._tell_exited(child)
 
     def _start_child(self, child: Child) -> None:
         child.generation += 1
-        argument = encode_spec(self._catalog_spec(child) if child.name == CATALOG_ID else self._worker_spec(child))
-        self._launch(child, argument)
+        settings, link = self._settings, self._addresses.link
+        if child.name == CATALOG_ID:
+            argument = encode_spec(specs.catalog_spec(settings, link, child.generation))
+        else:
+            argument = encode_spec(specs.worker_spec(settings, self._devices[child.name], link, child.generation))
+        self._begin(child, self._launcher.launch(child.module, argument))
         self._tell_started(child)
 
-    def _launch(self, child: Child, argument: str, *, talks: bool = False) -> LocalProcess:
-        child.started_at = time.monotonic()
-        child.process = self._launcher.launch(child.module, argument, talks=talks)
-        return child.process
+    # memory
 
-    def _catalog_spec(self, child: Child) -> CatalogSpec:
-        return CatalogSpec(
-            link=self._addresses[2],
-            generation=child.generation,
-            runtime=str(self._settings.runtime),
-            data=str(self._settings.data),
-            model_roots=[str(root) for root in self._settings.models],
-            heartbeat_ms=self._settings.heartbeat_ms,
-        )
+    def _mind_memory(self, now: float) -> None:
+        if now < self._look_at:
+            return
+        self._look_at = now + MEMORY_SECONDS
+        self._looks += 1
+        process = self._broker.process
+        held = memory.held_bytes(process.pid) if process is not None else None
+        why = self._memory.broker(held)
+        if process is not None and why is not None and self._stopping is None:
+            _log.error("the broker is ended", reason=why)
+            self._broker.revive(why, now)
+        if self._looks % WORKERS_MEMORY_TURNS == 0:
+            self._mind_workers_memory(held or 0)
 
-    def _worker_spec(self, child: Child) -> WorkerSpec:
-        settings, device = self._settings, self._devices[child.name]
-        return WorkerSpec(
-            device_id=child.name,
-            link=self._addresses[2],
-            generation=child.generation,
-            runtime=str(settings.runtime),
-            outputs=str(settings.outputs),
-            model_roots=[str(root) for root in settings.models],
-            budget_bytes=settings.vram_bytes,
-            ram_budget_bytes=settings.ram_bytes,
-            reserve_bytes=settings.reserve_bytes if device.request.kind is DeviceKind.CUDA else 0,
-            cuda_uuid=device.cuda_uuid,
-            heartbeat_ms=settings.heartbeat_ms,
-            telemetry_ms=settings.telemetry_ms,
-        )
+    def _mind_workers_memory(self, others_bytes: int) -> None:
+        held = {
+            child.name: memory.held_bytes(child.process.pid) or 0
+            for child in self._children.values()
+            if child.process is not None
+        }
+        others_bytes += held.pop(CATALOG_ID, 0)
+        excess = self._memory.worker(held, others_bytes)
+        if excess is None or self._children[excess.child].recycling:
+            return
+        child = self._children[excess.child]
+        child.recycling = True
+        _log.warning("a worker is to be replaced", child=child.name, reason=excess.reason)
+        self._tell(s.RecycleChild(child=child.name, generation=child.generation, reason=excess.reason))
 
     # stopping
 
@@ -336,6 +347,12 @@ class Supervisor:
         _log.info("stopping", signal=signal.Signals(number).name, drain_seconds=self._settings.drain_seconds)
         self._stopping = time.monotonic() + self._settings.drain_seconds + STOP_SECONDS
         self._tell(s.Drain(seconds=self._settings.drain_seconds))
+
+    def _dismiss(self) -> None:
+        """The broker is done: children that it could not tell, since they had not registered, are told here."""
+        for child in self._children.values():
+            if child.process is not None:
+                child.process.terminate()
 
     def _finished(self) -> bool:
         if self._stopping is None:
@@ -353,9 +370,14 @@ class Supervisor:
                 time.sleep(0.005)
         with contextlib.suppress(OSError):
             (self._settings.runtime / endpoints.FILE_NAME).unlink()
-        if self._socket_folder is not None:
-            self._socket_folder.cleanup()
+        self._link.clear()
         _log.info("stopped")
+
+
+def _brokers(limits: RestartLimits) -> RestartLimits:
+    """The broker's own limits: as often, but it is waited for by everyone."""
+    longest = min(limits.longest_wait_seconds, BROKER_LONGEST_WAIT_SECONDS)
+    return msgspec.structs.replace(limits, longest_wait_seconds=longest)
 
 
 if __name__ == "__main__":

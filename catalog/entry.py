@@ -9,7 +9,7 @@ from datetime import datetime
 
 from modelfiles.model import ModelFile
 from protocol.enums import HashDepth, ModelStatus, ModelType
-from protocol.link import ModelRef
+from protocol.link import ModelRef, ProfileFigures
 from protocol.records import Record
 
 
@@ -45,4 +45,12 @@ class Entry(Record, frozen=True, kw_only=True):
             status=self.status,
             config_path=self.file.config_path,
             revision=self.revision,
+            profile=_figures(self.file),
         )
+
+
+def _figures(file: ModelFile) -> ProfileFigures | None:
+    profile = file.profile
+    if profile is None:
+        return None
+    return ProfileFigures(load_ms=profile.load_ms, step_ms=profile.step_ms, peak_bytes=profile.peak_bytes)

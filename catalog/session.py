@@ -41,6 +41,7 @@ class Job(Record, frozen=True, kw_only=True):
     """A command on its way: `started` by the monotonic clock."""
 
     assign: link.Assign
+    body: list[bytes]
     command: c.Command
     warnings: list[str]
     started: float
@@ -162,7 +163,7 @@ class Session:
             self._fail(assign, refused.fault, started)
             return
         # The broker decoded the same bytes: its warnings are ours.
-        job = Job(assign=assign, command=decoded.command, warnings=assign.warnings, started=started)
+        job = Job(assign=assign, body=frames, command=decoded.command, warnings=assign.warnings, started=started)
         if not self._is_ready or (isinstance(job.command, c.ScanModels) and self._running is not None):
             self._waiting.append(job)
         else:
@@ -245,7 +246,7 @@ class Session:
 
     def _register(self) -> None:
         jobs = [*([self._running.job] if self._running and self._running.job else []), *self._waiting]
-        holding = [link.Holding(request_id=job.assign.request_id, attempt=job.assign.attempt) for job in jobs]
+        holding = [link.Holding(assign=job.assign, body=job.body, ended=False) for job in jobs]
         self._send(
             link.Register(
                 worker_id=self._worker_id,

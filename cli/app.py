@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli import admin
 from cli.options import Device, Json, ModelId, Priority, Timeout, key_and_value, load_configuration, parsed
 from protocol.enums import (
     HashDepth,
@@ -373,3 +374,7 @@ def schema(
     from cli.browsing import schema as show
 
     show(name)
+
+
+for command in (admin.drain, admin.resume, admin.restart):
+    app.command()(command)

@@ -194,6 +194,6 @@ class AsyncCalls(ABC):
         """Give a drained device work again."""
         return (await self.ask(c.ResumeDevice(device_id=device_id), r.ResumeDeviceReply)).reply
 
-    async def restart_worker(self, device_id: str) -> r.RestartWorkerReply:
-        """End a device's worker and start a fresh one."""
-        return (await self.ask(c.RestartWorker(device_id=device_id), r.RestartWorkerReply)).reply
+    async def restart_worker(self, device_id: str, *, force: bool = False) -> r.RestartWorkerReply:
+        """End a device's worker, once what it runs has ended or at once, and start a fresh one."""
+        return (await self.ask(c.RestartWorker(device_id=device_id, force=force), r.RestartWorkerReply)).reply

@@ -191,6 +191,6 @@ class Calls(ABC):
         """Give a drained device work again."""
         return self.ask(c.ResumeDevice(device_id=device_id), r.ResumeDeviceReply).reply
 
-    def restart_worker(self, device_id: str) -> r.RestartWorkerReply:
-        """End a device's worker and start a fresh one."""
-        return self.ask(c.RestartWorker(device_id=device_id), r.RestartWorkerReply).reply
+    def restart_worker(self, device_id: str, *, force: bool = False) -> r.RestartWorkerReply:
+        """End a device's worker, once what it runs has ended or at once, and start a fresh one."""
+        return self.ask(c.RestartWorker(device_id=device_id, force=force), r.RestartWorkerReply).reply

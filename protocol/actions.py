@@ -16,7 +16,8 @@ class Action(NamedTuple):
     """One command of the wire.
 
     `timeout_seconds` is its default deadline, counted from arrival; `stored` whether its final reply is kept for
-    `get_result`, as those of the device and catalog lanes are.
+    `get_result`, as those of the device and catalog lanes are; `idempotent` whether it may run again after its worker
+    was lost in the middle.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Action(NamedTuple):
     timeout_seconds: float = 10.0
     aliases: tuple[str, ...] = ()
     stored: bool = False
+    idempotent: bool = False
 
 
 _TABLE = (
@@ -73,8 +75,22 @@ _TABLE = (
 )
 
 _STORED = frozenset({Lane.DEVICE, Lane.CATALOG})
+_IDEMPOTENT = frozenset(
+    {
+        "list_models",
+        "get_model_info",
+        "search_models",
+        "scan_models",
+        "load_model",
+        "unload_model",
+        "validate_model",
+    }
+)
 
-ACTIONS: dict[str, Action] = {action.name: action._replace(stored=action.lane in _STORED) for action in _TABLE}
+ACTIONS: dict[str, Action] = {
+    action.name: action._replace(stored=action.lane in _STORED, idempotent=action.name in _IDEMPOTENT)
+    for action in _TABLE
+}
 """Every action by its name."""
 
 BY_COMMAND: dict[type[c.Command], Action] = {action.command: action for action in ACTIONS.values()}

@@ -331,7 +331,9 @@ class ResumeDevice(Command, frozen=True, kw_only=True, tag="resume_device"):
 
 
 class RestartWorker(Command, frozen=True, kw_only=True, tag="restart_worker"):
-    """End a device's worker and start a fresh one."""
+    """End a device's worker and start a fresh one: once what it runs has ended, or at once."""
+
+    force: bool = False
 
 
 AnyCommand = (

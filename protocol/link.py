@@ -12,7 +12,18 @@ from datetime import datetime
 import msgspec
 from msgspec import Struct
 
-from protocol.enums import Encoding, EnumForm, Lane, LoadingStrategy, ModelStatus, ModelType, Naming, ReplyState, Tier
+from protocol.enums import (
+    Encoding,
+    EnumForm,
+    Lane,
+    LoadingStrategy,
+    LoadSource,
+    ModelStatus,
+    ModelType,
+    Naming,
+    ReplyState,
+    Tier,
+)
 from protocol.errors import ErrorCode
 from protocol.records import Record
 from protocol.telemetry import DeviceIdentity, DeviceReport, ModelResidency, Telemetry
@@ -33,8 +44,19 @@ class Spelling(Record, frozen=True, kw_only=True):
     enums: EnumForm = EnumForm.NAME
 
 
+class ProfileFigures(Record, frozen=True, kw_only=True):
+    """What the profile of a virtual model says of it: milliseconds of a load from disk and of a step, peak bytes."""
+
+    load_ms: float
+    step_ms: float
+    peak_bytes: int
+
+
 class ModelRef(Record, frozen=True, kw_only=True):
-    """What a worker needs to load a model: resolved by the catalogue, `path` absolute and beneath a root."""
+    """What a worker needs to load a model: resolved by the catalogue, `path` absolute and beneath a root.
+
+    `profile` is None for a model that is no profile.
+    """
 
     model_id: str
     path: str
@@ -43,16 +65,21 @@ class ModelRef(Record, frozen=True, kw_only=True):
     status: ModelStatus
     config_path: str = ""
     revision: int = 0
+    profile: ProfileFigures | None = None
 
 
 # worker -> broker
 
 
 class Holding(Record, frozen=True, kw_only=True):
-    """An attempt that a worker still knows of."""
+    """A command that a worker still knows of: as it was assigned, with its payload and attachments.
 
-    request_id: str
-    attempt: int
+    `ended`: it is done, and its outcome, which the broker may have missed, follows the registration.
+    """
+
+    assign: Assign
+    body: list[bytes]
+    ended: bool
 
 
 class Register(Message, frozen=True, kw_only=True, tag="register"):
@@ -78,12 +105,14 @@ class Beat(Message, frozen=True, kw_only=True, tag="beat"):
 class Report(Message, frozen=True, kw_only=True, tag="report"):
     """The state of a device: always sent before the reply of the command that changed it.
 
-    `models` None: unchanged since the last report. `ready` is true once commands can be executed.
+    `models` None: unchanged since the last report. `ready` is true once commands can be executed. `leaked_bytes` is
+    what stays in use although nothing is held any more, 0 where that is within the tolerance.
     """
 
     ready: bool
     telemetry: Telemetry | None = None
     models: list[ModelResidency] | None = None
+    leaked_bytes: int = 0
 
 
 class ModelChanged(Message, frozen=True, kw_only=True, tag="model"):
@@ -101,12 +130,21 @@ class ModelChanged(Message, frozen=True, kw_only=True, tag="model"):
 
 
 class RunFacts(Record, frozen=True, kw_only=True):
-    """What a finished device command measured, for usage statistics: milliseconds, images, bytes."""
+    """What a finished device command measured, for usage statistics and estimates: milliseconds, images, bytes.
+
+    `source` is where a load started from, None where nothing was loaded; `weights_bytes` are the model's on the device;
+    `steps`, `width` and `height` (pixels) are those of the run, its defaults filled in.
+    """
 
     load_ms: float | None = None
     run_ms: float | None = None
     images: int = 0
     peak_bytes: int | None = None
+    source: LoadSource | None = None
+    weights_bytes: int = 0
+    steps: int = 0
+    width: int = 0
+    height: int = 0
 
 
 class JobUpdate(Message, frozen=True, kw_only=True, tag="job"):

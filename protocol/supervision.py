@@ -14,11 +14,26 @@ from protocol.replies import Limits
 
 
 class DeviceSlot(Record, frozen=True, kw_only=True):
-    """A device that the supervisor keeps a worker for."""
+    """A device that the supervisor keeps a worker for; `drained`: an administrator told a former broker to spare it."""
 
     device_id: str
     kind: DeviceKind
     ram_budget_bytes: int = 0
+    drained: bool = False
+
+
+class ProgressBudgets(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Seconds that a device's thread may go without any advance: `start` until it is ready, then for each action."""
+
+    start: float = 300.0
+    load_model: float = 120.0
+    unload_model: float = 120.0
+    validate_model: float = 120.0
+    optimize_model: float = 600.0
+    benchmark_model: float = 120.0
+    load_component: float = 120.0
+    unload_component: float = 120.0
+    generate: float = 120.0
 
 
 class BrokerSpec(Record, frozen=True, kw_only=True):
@@ -30,9 +45,15 @@ class BrokerSpec(Record, frozen=True, kw_only=True):
     devices: list[DeviceSlot]
     limits: Limits
     silence_ms: int
+    progress: ProgressBudgets = ProgressBudgets()
     admin: bool = False
+    survivors: list[str] = []
+    """Devices whose workers outlived the broker before this one."""
     data: str = ""
     """The folder of the journal and of what was learned; empty: nothing outlives the process."""
+    commands_fd: int = -1
+    events_fd: int = -1
+    """Listening sockets of these addresses that the supervisor keeps; -1: the broker binds the address itself."""
     version: str
 
 
@@ -50,12 +71,21 @@ class ChildStarted(Line, frozen=True, kw_only=True, tag="started"):
 
 
 class ChildExited(Line, frozen=True, kw_only=True, tag="exited"):
-    """A worker process is gone; `restarting` False: no other will follow."""
+    """A worker process is gone; `restarting` False: no other will follow before an administrator asks for one."""
 
     child: str
     generation: int
     reason: str
     restarting: bool = True
+    restarts: int = 0
+
+
+class RecycleChild(Line, frozen=True, kw_only=True, tag="recycle"):
+    """A worker has to be replaced once it is idle."""
+
+    child: str
+    generation: int
+    reason: str
 
 
 class Drain(Line, frozen=True, kw_only=True, tag="drain"):
@@ -73,6 +103,24 @@ class Ready(Line, frozen=True, kw_only=True, tag="ready"):
     epoch: str
 
 
+class Alive(Line, frozen=True, kw_only=True, tag="alive"):
+    """The broker's loop turns."""
+
+
+class ChildReady(Line, frozen=True, kw_only=True, tag="child-ready"):
+    """This incarnation of a worker can execute commands."""
+
+    child: str
+    generation: int
+
+
+class ChildServed(Line, frozen=True, kw_only=True, tag="child-served"):
+    """This incarnation of a worker has executed a command."""
+
+    child: str
+    generation: int
+
+
 class KillChild(Line, frozen=True, kw_only=True, tag="kill"):
     """A worker that shows no sign of life, or does not stop: end its process."""
 
@@ -81,8 +129,23 @@ class KillChild(Line, frozen=True, kw_only=True, tag="kill"):
     reason: str
 
 
-ToBroker = ChildStarted | ChildExited | Drain
-FromBroker = Ready | KillChild
+class RestartChild(Line, frozen=True, kw_only=True, tag="restart"):
+    """Replace this incarnation of a worker at once, whatever it does and however often it died before."""
+
+    child: str
+    generation: int
+    reason: str
+
+
+class DrainChild(Line, frozen=True, kw_only=True, tag="drain-child"):
+    """An administrator drained a device, or took that back: the next broker is to know it too."""
+
+    child: str
+    drained: bool
+
+
+ToBroker = ChildStarted | ChildExited | RecycleChild | Drain
+FromBroker = Ready | Alive | ChildReady | ChildServed | KillChild | RestartChild | DrainChild
 
 _encoder = msgspec.json.Encoder()
 _to_broker: msgspec.json.Decoder[ToBroker] = msgspec.json.Decoder(ToBroker)

@@ -8,13 +8,14 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from protocol.enums import DeviceKind
 from protocol.replies import Limits
+from protocol.supervision import ProgressBudgets
 
 DEFAULT_COMMANDS = "tcp://127.0.0.1:5555"
 DEFAULT_EVENTS = "tcp://127.0.0.1:5556"
@@ -43,8 +44,19 @@ class DeviceRequest(Struct, frozen=True, kw_only=True):
         return f"{self.kind.value}:{self.index}"
 
 
+class RestartLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a child's crash-loop breaker opens: after `failures` deaths without served work within the window."""
+
+    failures: int = 8
+    window_seconds: float = 600.0
+    longest_wait_seconds: float = 30.0
+
+
 class Settings(Struct, frozen=True, kw_only=True):
-    """Everything that a `serve` obeys. Sizes in bytes, `devices` None for auto."""
+    """Everything that a `serve` obeys. Sizes in bytes, `devices` None for auto.
+
+    `broker_memory_bytes` and `worker_memory_bytes` bound one process each; 0: derived from the host's memory.
+    """
 
     runtime: Path
     data: Path
@@ -63,6 +75,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     silence_ms: int = 15_000
     telemetry_ms: int = 1000
     admin: bool = False
+    broker_memory_bytes: int = 0
+    worker_memory_bytes: int = 0
+    restarts: RestartLimits = RestartLimits()
+    progress: ProgressBudgets = ProgressBudgets()
     limits: Limits = msgspec.field(default_factory=Limits)
 
 
@@ -86,7 +102,14 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     silence_ms: int | None = None
     telemetry_ms: int | None = None
     admin: bool | None = None
+    broker_memory: str | int | None = None
+    worker_memory: str | int | None = None
+    restarts: RestartLimits | None = None
+    progress: ProgressBudgets | None = None
     limits: Limits | None = None
+
+
+Table = TypeVar("Table", RestartLimits, ProgressBudgets)
 
 
 def load(config: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
@@ -111,12 +134,16 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
         "devices": devices(text("DEVICES", file.devices) or "auto"),
         "vram_bytes": _size("VRAM", text("VRAM", file.vram)),
         "ram_bytes": _size("RAM", text("RAM", file.ram)),
-        "reserve_bytes": _size("reserve", None if file.reserve is None else str(file.reserve)),
+        "reserve_bytes": _file_size("reserve", file.reserve),
         "drain_seconds": _seconds("DRAIN", text("DRAIN", file.drain_seconds)),
         "heartbeat_ms": _at_least("heartbeat_ms", file.heartbeat_ms, 1),
         "silence_ms": _at_least("silence_ms", file.silence_ms, 1),
         "telemetry_ms": _at_least("telemetry_ms", file.telemetry_ms, 1),
         "admin": file.admin,
+        "broker_memory_bytes": _file_size("broker_memory", file.broker_memory),
+        "worker_memory_bytes": _file_size("worker_memory", file.worker_memory),
+        "restarts": _all_above_zero("restarts", file.restarts),
+        "progress": _all_above_zero("progress", file.progress),
         "limits": _limits(file.limits),
     }
     return Settings(**{key: value for key, value in chosen.items() if value is not None})
@@ -175,6 +202,10 @@ def _size(name: str, text: str | None) -> int | None:
         raise ConfigError(f"{name}: {error}") from None
 
 
+def _file_size(name: str, value: str | int | None) -> int | None:
+    return _size(name, None if value is None else str(value))
+
+
 def _seconds(name: str, text: str | None) -> float | None:
     if text is None:
         return None
@@ -191,6 +222,13 @@ def _at_least(name: str, value: int | None, low: int) -> int | None:
     if value is not None and value < low:
         raise ConfigError(f"{name} is {value}: expected at least {low}")
     return value
+
+
+def _all_above_zero(name: str, table: Table | None) -> Table | None:
+    for key, value in msgspec.structs.asdict(table).items() if table else ():
+        if not 0 < value < float("inf"):
+            raise ConfigError(f"{name}.{key} is {value}: expected more than 0")
+    return table
 
 
 def _limits(limits: Limits | None) -> Limits | None:

@@ -25,6 +25,7 @@ from worker.cache import ModelCache
 from worker.devices.base import Device
 from worker.job import Job, Outcome
 from worker.keeper import Keeper
+from worker.leaks import LeakMeter
 from worker.pressure import PressureMeter
 from worker.telemetry import Sampler
 
@@ -44,6 +45,7 @@ class Engine:
         self.cache = ModelCache(spec.device_id, spec.ram_budget_bytes, clock)
         self.keeper = Keeper(device, self.cache, spec.reserve_bytes, tell)
         self.sampler = Sampler(device, self.cache, PressureMeter(clock, spec.reserve_bytes))
+        self.leaks = LeakMeter(device)
         self.clock = clock
         self.ready = False
         self._tell = tell
@@ -51,6 +53,7 @@ class Engine:
     def start(self) -> None:
         """Make the device able to work. In the device thread."""
         self.device.start()
+        self.leaks.start()
         self.ready = True
 
     def tell(self, message: Message) -> None:
@@ -75,7 +78,12 @@ class Engine:
 
     def report(self) -> Report:
         """The state now, with every model held."""
-        return Report(ready=self.ready, telemetry=self.sampler.sample(), models=self.cache.listing())
+        return Report(
+            ready=self.ready,
+            telemetry=self.sampler.sample(),
+            models=self.cache.listing(),
+            leaked_bytes=self.leaks.leaked_bytes,
+        )
 
     def run(self, job: Job) -> Outcome:
         """Execute a command. Never raises."""
@@ -91,6 +99,11 @@ class Engine:
     def idle(self) -> bool:
         """What is to be done between commands. Whether anything changed."""
         return self.keeper.expire()
+
+    def look_for_leaks(self) -> None:
+        """Once nothing is held on the device any more. In the device thread."""
+        if not self.cache.held(Tier.VRAM):
+            self.leaks.measure()
 
     def update(self, job: Job, outcome: Outcome) -> JobUpdate:
         """The header of a final reply."""

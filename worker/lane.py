@@ -64,12 +64,16 @@ class DeviceLane(threading.Thread):
             job = self._jobs.get(timeout=self._patience())
         except queue.Empty:
             if self._engine.idle():
+                self._engine.look_for_leaks()
                 self.tell(self._engine.report())
             return
         self._current = job
+        assign = job.assign
+        log.info("command begins", request_id=assign.request_id, attempt=assign.attempt, action=assign.action)
         outcome = self._engine.run(job)
         self._advances += job.advances + 1
         self._current = None
+        self._engine.look_for_leaks()
         self.tell(self._engine.report())
         self._mailbox.post(final_parcel(self._engine, job, outcome))
 

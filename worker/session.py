@@ -47,7 +47,7 @@ class Session:
         self._poller.register(mailbox.descriptor, zmq.POLLIN)
         self._outbox: deque[list[bytes]] = deque()
         self._jobs: dict[Attempt, Job] = {}
-        self._unconfirmed: dict[Attempt, Parcel] = {}
+        self._unconfirmed: dict[Attempt, tuple[Job, Parcel]] = {}
         self._epoch: str | None = None
         self._stop_at: float | None = None
         self._stop_asked: float | None = None
@@ -131,20 +131,23 @@ class Session:
 
     def _relay(self) -> None:
         for parcel in self._mailbox.collect():
-            if parcel.final is not None:
-                self._jobs.pop(parcel.final, None)
-                self._unconfirmed[parcel.final] = parcel
+            job = self._jobs.pop(parcel.final, None) if parcel.final is not None else None
+            if job is not None and parcel.final is not None:
+                self._unconfirmed[parcel.final] = (job, parcel)
             self._send(parcel.frames)
 
     def _register(self) -> None:
-        held = [*self._jobs, *self._unconfirmed]
+        held = [(job, False) for job in self._jobs.values()]
+        held += [(job, True) for job, _ in self._unconfirmed.values()]
         register = link.Register(
             worker_id=self._worker_id,
             generation=self._spec.generation,
             pid=os.getpid(),
             device=self._engine.device.identity(),
             ready=self._engine.ready,
-            holding=[link.Holding(request_id=request_id, attempt=attempt) for request_id, attempt in held],
+            holding=[
+                link.Holding(assign=job.assign, body=[job.body, *job.attachments], ended=ended) for job, ended in held
+            ],
         )
         self._send([link.encode(register)])
 
@@ -176,7 +179,7 @@ class Session:
         if known != epoch:
             self._send([link.encode(self._engine.report())])
         if known is not None and known != epoch:
-            for parcel in self._unconfirmed.values():
+            for _, parcel in self._unconfirmed.values():
                 self._send(parcel.frames)
 
     def _assign(self, assign: link.Assign, frames: list[bytes]) -> None:

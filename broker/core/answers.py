@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from broker.core.coalescing import is_personal
 from broker.core.context import Context
 from broker.core.events import SendClient
 from broker.core.finals import Accepted, Final
-from broker.core.jobs import Job, Waiter, digests, respell
-from protocol.codec import Refused, encode_reply
+from broker.core.jobs import Job, Waiter, respell
+from protocol.codec import Refused, decode_reply, encode_reply
 from protocol.enums import ReplyState
 from protocol.errors import ErrorCode, ErrorInfo
 from protocol.link import JobUpdate
@@ -89,13 +90,29 @@ class Answers:
         if job.action.stored and not never_taken:
             context.store.keep(self._final(job, body, attachments, success=success))
             context.bulletin.job(job, success=success, error=error)
+        if job.leads:
+            self._pass_on(job, body, success=success, error=error)
+
+    def _pass_on(self, job: Job, body: bytes, *, success: bool, error: ErrorInfo | None) -> None:
+        """Give a load's outcome to those who followed it, or let them go on without it."""
+        context = self._context
+        followers = context.coalescing.ended(job)
+        if is_personal(error):
+            context.leaderless += followers
+            return
+        for follower in followers:
+            reply = decode_reply(body)
+            timing = msgspec.structs.replace(reply.timing, total_ms=self._timing(follower.arrived).total_ms)
+            warnings = [*follower.warnings, *reply.warnings[len(job.warnings) :]]
+            reply = msgspec.structs.replace(reply, request_id=follower.request_id, timing=timing, warnings=warnings)
+            self.finish(follower, encode_reply(reply, follower.spelling), (), success=success, error=error)
 
     def _final(self, job: Job, body: bytes, attachments: tuple[bytes, ...], *, success: bool) -> Final:
         return Final(
             job.request_id,
             job.action.name,
             job.body[0],
-            digests(job.body),
+            job.digests(),
             job.spelling,
             body,
             attachments,
@@ -109,7 +126,8 @@ class Answers:
 
     def accepted(self, job: Job) -> None:
         """The one reply of a command that is not waited for; its outcome is for `get_result` and events."""
-        self._context.store.accept(Accepted(job.request_id, job.client, job.body, job.spelling))
+        if not job.began:
+            self._context.store.accept(Accepted(job.request_id, job.client, job.body, job.spelling, job.digests()))
         for waiter in job.waiters:
             self.accept(job, waiter)
         job.waiters = []

@@ -7,11 +7,15 @@ from datetime import datetime
 from typing import Any
 
 from broker.core.bulletin import Bulletin
+from broker.core.coalescing import Coalescing
 from broker.core.conventions import ConnectionConventions
+from broker.core.decision import Decisions
+from broker.core.estimates import Estimates
 from broker.core.events import Effect, Log
 from broker.core.finals import Store
 from broker.core.fleet import Fleet
-from broker.core.jobs import Jobs
+from broker.core.jobs import Job, Jobs
+from broker.core.retries import Quarantine
 from broker.core.timers import Timers
 from protocol.link import ModelRef
 from protocol.replies import Limits
@@ -51,12 +55,18 @@ class Context:
         self.fleet = Fleet(spec.devices)
         self.jobs = Jobs()
         self.store = store
+        self.estimates = Estimates()
+        self.decisions = Decisions()
         self.timers = Timers()
         self.catalogue = Catalogue()
         self.conventions = ConnectionConventions()
         self.effects: list[Effect] = []
         self.bulletin = Bulletin(epoch, wall, self.emit)
         self.draining = False
+        self.quarantine = Quarantine()
+        self.coalescing = Coalescing()
+        self.leaderless: list[Job] = []
+        self.survivors = set(spec.survivors)
         self.queue_changed = False
         self.devices_changed = True
 

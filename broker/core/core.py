@@ -14,13 +14,16 @@ from broker.core.bulletin import queue_figures
 from broker.core.context import Context
 from broker.core.desk import Desk
 from broker.core.dispatch import Dispatch
+from broker.core.estimates import Estimates
 from broker.core.events import (
     ClientMessage,
     CoreEvent,
     Effect,
     Exit,
+    Remember,
     SendWorker,
     Subscribed,
+    TellSupervisor,
     Tick,
     WorkerMessage,
     WorkerUnreachable,
@@ -31,10 +34,14 @@ from broker.core.workforce import Workforce
 from protocol.enums import JobState
 from protocol.errors import ErrorCode, Fault
 from protocol.link import Stop
-from protocol.supervision import BrokerSpec, ChildExited, ChildStarted, Drain
+from protocol.supervision import Alive, BrokerSpec, ChildExited, ChildStarted, Drain, RecycleChild
 
 WATCH_SECONDS = 1.0
 QUEUE_EVENT_SECONDS = 0.25
+FIRST_SIGN_SECONDS = 0.1
+"""When the supervisor is told for the first time that the loop turns."""
+
+REMEMBER_SECONDS = 5.0
 
 
 class Core:
@@ -49,6 +56,7 @@ class Core:
         wall: Callable[[], datetime],
         new_id: Callable[[], str],
         store: Store,
+        remembered: bytes = b"",
     ) -> None:
         self.context = context = Context(spec, epoch, clock=clock, wall=wall, new_id=new_id, store=store)
         self._answers = Answers(context)
@@ -56,9 +64,15 @@ class Core:
         desk = Desk(context, self._answers, self._dispatch)
         self._intake = Intake(context, self._answers, self._dispatch, desk)
         self._workforce = Workforce(context, self._answers, self._dispatch, self._intake)
+        self._remember_at = 0.0
+        self._recall(remembered)
         now = clock()
         context.timers.at(now + WATCH_SECONDS, self._watch)
+        context.timers.at(now + FIRST_SIGN_SECONDS, self._show_life)
         context.timers.at(now, self._publish_queue)
+        if context.survivors:
+            context.timers.at(now + spec.silence_ms / 1000.0, self._workforce.end_absent)
+        self._workforce.recall(store.unfinished())
 
     def handle(self, event: CoreEvent, now: float) -> list[Effect]:
         """Everything that follows from one event, in order. `now` is when it arrived, in seconds of the clock."""
@@ -73,6 +87,8 @@ class Core:
                 self._workforce.started(event)
             case ChildExited():
                 self._workforce.exited(event)
+            case RecycleChild():
+                self._workforce.recycle(event)
             case Drain():
                 self._drain(event, now)
             case Subscribed():
@@ -80,7 +96,10 @@ class Core:
             case Tick():
                 for call in self.context.timers.due(now):
                     call(now)
-        effects, self.context.effects = self.context.effects, []
+        context = self.context
+        while context.leaderless:
+            self._intake.replace(context.leaderless.pop(0))
+        effects, context.effects = context.effects, []
         return effects
 
     def next_at(self) -> float | None:
@@ -90,7 +109,14 @@ class Core:
     def _watch(self, now: float) -> None:
         self._workforce.watch(now)
         self.context.store.expire(now)
+        if now >= self._remember_at:
+            self._remember_at = now + REMEMBER_SECONDS
+            self._remember()
         self.context.timers.at(now + WATCH_SECONDS, self._watch)
+
+    def _show_life(self, now: float) -> None:
+        self.context.emit(TellSupervisor(Alive()))
+        self.context.timers.at(now + WATCH_SECONDS, self._show_life)
 
     def _publish_queue(self, now: float) -> None:
         context = self.context
@@ -98,6 +124,20 @@ class Core:
             context.queue_changed = False
             context.bulletin.queue(queue_figures(context.fleet.devices.values(), now))
         context.timers.at(now + QUEUE_EVENT_SECONDS, self._publish_queue)
+
+    # what was learned
+
+    def _recall(self, remembered: bytes) -> None:
+        context = self.context
+        try:
+            context.estimates = Estimates(remembered)
+        except (ValueError, RecursionError) as error:
+            context.log("warning", "what was learned before cannot be read: it is learned anew", error=str(error))
+
+    def _remember(self) -> None:
+        estimates = self.context.estimates
+        if estimates.changed:
+            self.context.emit(Remember(estimates.encode()))
 
     # stopping
 
@@ -136,4 +176,5 @@ class Core:
         for worker in workers:
             if worker is not None:
                 context.emit(SendWorker(worker, Stop(drain_seconds=0.0)))
+        self._remember()
         context.emit(Exit())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from broker.core.admin import Admin
 from broker.core.answers import Answers
 from broker.core.context import Context
 from broker.core.dispatch import Dispatch
+from broker.core.explain import explanation, plan
+from broker.core.fleet import Device
 from broker.core.jobs import Job, read_final
 from broker.core.status import model_status
 from protocol import commands as c
@@ -23,6 +26,11 @@ class Desk:
         self._context = context
         self._answers = answers
         self._dispatch = dispatch
+        self._admin = Admin(context, answers, dispatch)
+
+    def administer(self, job: Job, device: Device) -> None:
+        """Answer an administrator's command about a device."""
+        self._admin.answer(job, device)
 
     def answer(self, job: Job) -> None:
         """Answer a command of the broker's own. Raises Fault."""
@@ -37,6 +45,10 @@ class Desk:
                 self._get_result(job, job.command)
             case c.Cancel():
                 self._cancel(job, job.command)
+            case c.Plan():
+                self._answers.reply(job, plan(job, job.command, self._context))
+            case c.Explain():
+                self._answers.reply(job, explanation(job, job.command, self._context))
             case c.GetVramModelStatus():
                 self._answers.reply(job, model_status(job, job.command, self._context))
             case _:
@@ -79,6 +91,7 @@ class Desk:
             request_id=job.request_id,
             action=job.action.name,
             message=f"{len(devices)} devices",
+            warnings=[f"{device.device_id} {why}" for device in devices if (why := device.trouble)],
             devices=[device.info(now, draining=context.draining) for device in devices],
         )
         self._answers.reply(job, reply)

@@ -8,12 +8,13 @@ from __future__ import annotations
 from broker.core.answers import Answers
 from broker.core.context import Context
 from broker.core.events import SendWorker, TellSupervisor
+from broker.core.finals import Accepted
 from broker.core.fleet import Device
 from broker.core.jobs import Job, read_final
 from protocol import commands as c
 from protocol.actions import BY_COMMAND
 from protocol.codec import encode_command
-from protocol.enums import CancelOutcome, Encoding, Lane
+from protocol.enums import CancelOutcome, Encoding, JobState, Lane
 from protocol.errors import ErrorCode, ErrorInfo, Fault
 from protocol.link import Assign, CancelJob, Devices, Spelling
 from protocol.replies import Reply
@@ -68,6 +69,8 @@ class Dispatch:
             return
         if device.disabled:
             raise Fault(ErrorCode.DEVICE_UNAVAILABLE, f"device_id is '{device.device_id}': {device.lost_because}")
+        if device.drained and not isinstance(job.command, c.UnloadModel):
+            raise Fault(ErrorCode.DRAINING, f"device_id is '{device.device_id}': it was drained and takes no new work")
         limits = self._context.limits
         if len(device.queue) >= limits.queued_per_device:
             text = f"{limits.queued_per_device} commands wait for {device.device_id}: it takes no more"
@@ -89,6 +92,7 @@ class Dispatch:
                 self.stop_running(running, device, ErrorCode.CANCELLED, text)
         else:
             device.queue.push(job)
+        self._context.fleet.take(job, device)
 
     def _control(self, job: Job, device: Device) -> None:
         if device.worker is None or not device.ready:
@@ -100,20 +104,31 @@ class Dispatch:
 
     def pump(self, device: Device) -> None:
         """Give a free device its next command."""
-        if device.running is not None or device.worker is None or not device.ready:
+        if device.running is not None or device.worker is None or not device.ready or device.renew_because:
             return
-        job = device.queue.pop()
+        job = device.queue.pop(device.is_warm_for)
         if job is None:
             return
         device.running = job
         self._context.jobs.start(job)
         job.started = self._context.wall()
+        for follower in job.followers:
+            follower.state = JobState.RUNNING
+        now = self._context.clock()
+        device.ends_at = now + job.estimate_ms / 1000.0
+        if job.decision is not None:
+            job.decision.started_at = now
         self._context.queue_changed = True
         self._assign(job, device.worker)
         if job.on_final is None:
             self._context.bulletin.job(job)
 
     def _assign(self, job: Job, worker: bytes) -> None:
+        action = job.action
+        if action.lane is Lane.DEVICE and not action.idempotent and job.on_final is None:
+            begun = Accepted(job.request_id, job.client, job.body[:1], job.spelling, job.digests(), began=True)
+            self._context.store.accept(begun)
+            job.began = True
         job.attempt += 1
         job.worker = worker
         now = self._context.clock()
@@ -140,6 +155,7 @@ class Dispatch:
         device.control.pop(job.request_id, None)
         if device.running is job:
             device.running = None
+            self._context.fleet.give(job, device)
             self._context.queue_changed = True
             self.pump(device)
 
@@ -159,17 +175,25 @@ class Dispatch:
         if job.parts:
             return self._end_parts(job, error)
         device = context.fleet.devices.get(job.device_id)
-        if device is not None and device.running is job:
+        if device is not None and device.running is job and not job.followers:
             self.stop_running(job, device, error.code, error.message)
             return CancelOutcome.CANCELLING
-        if device is not None:
-            device.queue.remove(job)
-            device.control.pop(job.request_id, None)
-            context.queue_changed = True
-        if job in self._catalog_waiting:
-            self._catalog_waiting.remove(job)
+        if device is None or device.running is not job:
+            self.withdraw(job)
         self._answers.fail(job, error)
         return CancelOutcome.CANCELLED
+
+    def withdraw(self, job: Job) -> None:
+        """Take a job out of wherever it waits."""
+        device = self._context.fleet.devices.get(job.device_id)
+        if device is not None:
+            if device.queue.remove(job):
+                self._context.fleet.give(job, device)
+            device.control.pop(job.request_id, None)
+            self._context.queue_changed = True
+        if job in self._catalog_waiting:
+            self._catalog_waiting.remove(job)
+        self._context.coalescing.leave(job)
 
     def _end_parts(self, job: Job, error: ErrorInfo) -> CancelOutcome:
         """A command on several devices ends when the last of its parts has."""

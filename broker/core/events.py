@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from protocol.link import FromWorker, Message
-from protocol.supervision import ChildExited, ChildStarted, Drain, Line
+from protocol.supervision import ChildExited, ChildStarted, Drain, Line, RecycleChild
 
 # events
 
@@ -46,7 +46,7 @@ class Tick(Struct, frozen=True):
     """Time has passed: a timer is due."""
 
 
-Supervision = ChildStarted | ChildExited | Drain
+Supervision = ChildStarted | ChildExited | RecycleChild | Drain
 CoreEvent = ClientMessage | WorkerMessage | WorkerUnreachable | Subscribed | Tick | Supervision
 
 # effects
@@ -88,8 +88,14 @@ class Log(Struct, frozen=True):
     fields: dict[str, Any]
 
 
+class Remember(Struct, frozen=True):
+    """Keep what was learned for the next start, in place of what was kept before."""
+
+    data: bytes
+
+
 class Exit(Struct, frozen=True):
     """Everything is answered: the broker may end."""
 
 
-Effect = SendClient | SendWorker | Publish | TellSupervisor | Log | Exit
+Effect = SendClient | SendWorker | Publish | TellSupervisor | Log | Remember | Exit

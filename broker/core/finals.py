@@ -36,12 +36,18 @@ class Final(Struct, frozen=True, gc=False):
 
 
 class Accepted(Struct, frozen=True, gc=False):
-    """A command whose sender was told that it will be done; `age_seconds` is how long ago it came."""
+    """A command that a broker owes an outcome, whatever becomes of it; `age_seconds` is how long ago it came.
+
+    Its sender was told that it will be done; or, where `began`, a worker has it and it may not run twice: its body is
+    then the payload alone, with the digests of the attachments.
+    """
 
     request_id: str
     client: bytes
     body: tuple[bytes, ...]
     spelling: Spelling
+    digests: tuple[bytes, ...]
+    began: bool = False
     age_seconds: float = 0.0
 
 

@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+
+from broker.core.decision import Memory
 from broker.core.jobs import Job
+from broker.core.pool import ABSENT, IDLE, Pool, level_of
 from broker.core.queues import DeviceQueue
-from protocol.enums import DeviceState, Tier
+from protocol.enums import DeviceKind, DeviceState, PressureLevel, Tier
 from protocol.replies import DeviceInfo, HeldModel, RunningCommand
 from protocol.supervision import DeviceSlot
 from protocol.telemetry import DeviceIdentity, ModelResidency, Telemetry
 
+_BRINGING = frozenset({"load_model", "generate", "optimize_model", "benchmark_model"})
+"""Actions after which their model is on the device."""
+
 
 class Device:
-    """A device and the incarnation of its worker. `worker` is the routing id, None while no worker is connected."""
+    """A device and the incarnation of its worker. `worker` is the routing id, None while no worker is connected.
 
-    def __init__(self, slot: DeviceSlot) -> None:
+    What a decision reads is kept ready: `work_ms`, `promised_bytes` and `in_flight` of all that waits and runs here,
+    `ends_at` when what runs is expected to end (0: unknown), and the newest reading of the memory. Devices of one
+    `make` take the same time for the same work.
+    """
+
+    def __init__(self, slot: DeviceSlot, pool: Pool | None = None, index: int = 0) -> None:
         self.slot = slot
+        self.pool = pool or Pool()
+        self.index = index
+        self.level = ABSENT
+        self.make = slot.kind.value
+        self.work_ms = 0.0
+        self.promised_bytes = 0
+        self.in_flight = 0
+        self.ends_at = 0.0
+        self.memory = Memory()
         self.identity: DeviceIdentity | None = None
         self.worker: bytes | None = None
         self.ready = False
         self.disabled = False
+        self.drained = slot.drained
+        self.renew_because = ""
+        self.served_generation = 0
         self.lost_because = ""
         self.pid: int | None = None
         self.generation = 0
@@ -46,29 +71,71 @@ class Device:
             return DeviceState.DISABLED
         if self.worker is None:
             return DeviceState.LOST if self.lost_because else DeviceState.STARTING
-        if draining:
+        if draining or self.drained or self.renew_because:
             return DeviceState.DRAINING
         if not self.ready:
             return DeviceState.STARTING
         return DeviceState.BUSY if self.running is not None else DeviceState.READY
+
+    @property
+    def trouble(self) -> str:
+        """Why no worker serves it, or why it takes nothing new; empty where all is well."""
+        if self.disabled or (self.worker is None and self.lost_because):
+            return f"is {self.state(draining=False).value}: {self.lost_because}"
+        if self.renew_because:
+            return f"is draining: {self.renew_because}"
+        return "is draining: an administrator drained it" if self.drained else ""
+
+    @property
+    def takes_work(self) -> bool:
+        """Can a command that goes wherever it is done soonest come here?"""
+        return self.ready and not (self.disabled or self.drained or self.renew_because)
 
     def tier_of(self, model_id: str) -> Tier:
         """The highest tier in which the device holds a model."""
         held = self.models.get(model_id)
         return Tier.DISK if held is None else held.tier
 
-    def works_on(self, model_id: str) -> bool:
-        """Does anything run or wait here for this model?"""
-        if self.running is not None and self.running.model_id == model_id:
-            return True
-        return self.queue.waits_for(model_id)
+    def serves(self, model_id: str) -> bool:
+        """Can a command about this model run here without a load?"""
+        held = self.models.get(model_id)
+        return held is not None and held.tier is Tier.VRAM and self.level != ABSENT
+
+    def wait_ms(self, now: float) -> float:
+        """How long what is here already is expected to take; what is overdue is expected to take as long again."""
+        running = self.running
+        if running is None or not self.ends_at:
+            return self.work_ms
+        return self.work_ms - running.estimate_ms + abs(self.ends_at - now) * 1000.0
+
+    def observe(self, telemetry: Telemetry) -> None:
+        """Note the newest sample of the worker."""
+        self.telemetry = telemetry
+        memory, pressure = telemetry.memory, telemetry.memory_pressure
+        used = pressure.used_bytes
+        idle = used - pressure.reclaimable_bytes
+        reserve = max(0, round(pressure.pressure * pressure.total_bytes) - idle)
+        self.memory = Memory.of(
+            max(0, memory.total - reserve),
+            max(0, memory.free - reserve),
+            self.memory.pinned,
+            used,
+            critical=pressure.level is PressureLevel.CRITICAL,
+        )
+
+    def is_warm_for(self, job: Job) -> bool:
+        """Can a command start here without a model being brought first?"""
+        return job.action.name not in _BRINGING or self.tier_of(job.model_id) is Tier.VRAM
 
     def lose_worker(self, reason: str) -> list[Job]:
         """Forget the worker; the jobs that it had are returned, no longer its own."""
         jobs = [*self.control.values(), *([self.running] if self.running is not None else [])]
         self.worker, self.ready, self.pid, self.started_at = None, False, None, None
         self.lost_because = reason
+        self.renew_because = ""
         self.telemetry, self.models = None, {}
+        self.ends_at = 0.0
+        self.memory = Memory.of(self.memory.total, self.memory.total, 0)
         self.running, self.control = None, {}
         return jobs
 
@@ -123,12 +190,30 @@ def _running(job: Job | None) -> RunningCommand | None:
     )
 
 
+_NOBODY: Mapping[Device, int] = {}
+
+
 class Fleet:
-    """Every device by its id; ids and UUIDs are both understood, in any case."""
+    """Every device by its id; ids and UUIDs are both understood, in any case. It keeps the indices of placement.
+
+    Invariant: `_near` has, for each model, exactly the devices that hold it in VRAM or RAM or have work in flight that
+    brings it, with the number of these reasons; a device without work comes first, the one that got work last comes
+    last.
+    """
 
     def __init__(self, slots: list[DeviceSlot]) -> None:
-        self.devices: dict[str, Device] = {slot.device_id: Device(slot) for slot in slots}
+        self._profiles, self._real = Pool(), Pool()
+        self.devices: dict[str, Device] = {}
+        for index, slot in enumerate(slots):
+            pool = self.pool(profiles=slot.kind is DeviceKind.VIRTUAL)
+            device = self.devices[slot.device_id] = Device(slot, pool, index)
+            pool.devices.append(device)
         self._by_worker: dict[bytes, Device] = {}
+        self._near: dict[str, OrderedDict[Device, int]] = {}
+
+    def pool(self, *, profiles: bool) -> Pool:
+        """The devices that take profiles, or those that take real models."""
+        return self._profiles if profiles else self._real
 
     def find(self, name: str) -> Device | None:
         """The device of an id or a UUID."""
@@ -145,20 +230,103 @@ class Fleet:
         """The device whose connected worker has this routing id."""
         return self._by_worker.get(worker)
 
-    def connect(self, device: Device, worker: bytes) -> None:
+    def connect(self, device: Device, worker: bytes, identity: DeviceIdentity) -> None:
         """A worker took over a device."""
         if device.worker is not None:
             self._by_worker.pop(device.worker, None)
         device.worker = worker
+        device.identity = identity
+        device.make = identity.kind.value
+        if identity.kind is DeviceKind.CUDA:
+            device.make = f"{identity.kind.value} {identity.name}"
+        device.memory = Memory.of(identity.total_vram, identity.total_vram, 0)
         self._by_worker[worker] = device
 
     def disconnect(self, device: Device, reason: str) -> list[Job]:
         """A device's worker is gone; its jobs are returned."""
         if device.worker is not None:
             self._by_worker.pop(device.worker, None)
-        return device.lose_worker(reason)
+        self.hold(device, ())
+        running = device.running
+        jobs = device.lose_worker(reason)
+        if running is not None:
+            self.give(running, device)
+        self.weigh(device)
+        return jobs
+
+    # what is where
+
+    def hold(self, device: Device, models: Iterable[ModelResidency]) -> None:
+        """A device reports all that it holds."""
+        before = device.models
+        device.models = after = {model.model_id: model for model in models}
+        pinned = sum(model.bytes for model in after.values() if model.pinned and model.tier is Tier.VRAM)
+        if pinned != device.memory.pinned:
+            old = device.memory
+            device.memory = Memory.of(old.total, old.free, pinned, old.used, critical=old.critical)
+        if before.keys() != after.keys():
+            for model_id in before.keys() - after.keys():
+                self._withdraw(model_id, device)
+            for model_id in after.keys() - before.keys():
+                self._approach(model_id, device)
+        running = device.running
+        if running is not None and running.promised_bytes and device.tier_of(running.model_id) is Tier.VRAM:
+            device.promised_bytes -= running.promised_bytes
+            running.promised_bytes = 0
+
+    def take(self, job: Job, device: Device) -> None:
+        """A job was queued for a device."""
+        device.work_ms += job.estimate_ms
+        device.promised_bytes += job.promised_bytes
+        device.in_flight += 1
+        if job.action.name in _BRINGING:
+            self._approach(job.model_id, device)
+        self.weigh(device)
+
+    def give(self, job: Job, device: Device) -> None:
+        """A job that was queued for a device, or ran there, is no longer its business."""
+        device.in_flight -= 1
+        device.work_ms = device.work_ms - job.estimate_ms if device.in_flight else 0.0
+        device.promised_bytes -= job.promised_bytes
+        if job.action.name in _BRINGING:
+            self._withdraw(job.model_id, device)
+        self.weigh(device)
+
+    def weigh(self, device: Device) -> None:
+        """Where a device stands among its like, after its work or its readiness changed."""
+        if not device.takes_work:
+            level = ABSENT
+        elif device.in_flight:
+            level = level_of(device.work_ms)
+        else:
+            level = IDLE
+        if level != device.level:
+            device.pool.stand(device, level)
+
+    def _approach(self, model_id: str, device: Device) -> None:
+        near = self._near.get(model_id)
+        if near is None:
+            near = self._near[model_id] = OrderedDict()
+        near[device] = near.get(device, 0) + 1
+        near.move_to_end(device)
+
+    def _withdraw(self, model_id: str, device: Device) -> None:
+        near = self._near[model_id]
+        count = near[device] - 1
+        if count:
+            near[device] = count
+            if not device.in_flight:
+                near.move_to_end(device, last=False)
+        else:
+            del near[device]
+            if not near:
+                del self._near[model_id]
+
+    def near(self, model_id: str) -> Mapping[Device, int]:
+        """Devices that hold a model or have work in flight that brings it, the soonest free first, more or less."""
+        return self._near.get(model_id, _NOBODY)
 
     def holders(self, model_id: str) -> list[Device]:
-        """Devices that hold a model in VRAM or RAM; where none does, those that are about to."""
-        holding = [device for device in self.devices.values() if model_id in device.models]
-        return holding or [device for device in self.devices.values() if device.works_on(model_id)]
+        """Devices that hold a model in VRAM or RAM, in order; where none does, those that are about to."""
+        near = sorted(self.near(model_id), key=lambda device: device.index)
+        return [device for device in near if model_id in device.models] or near

@@ -5,16 +5,17 @@ The order of checks is the wire's: payload, action, parameters, device, model; m
 
 from __future__ import annotations
 
-import difflib
-
+from broker.core.admin import check_allowed
 from broker.core.answers import Answers
 from broker.core.context import Context
 from broker.core.desk import Desk
 from broker.core.dispatch import Dispatch
 from broker.core.events import ClientMessage
+from broker.core.finals import Accepted
 from broker.core.fleet import Device
 from broker.core.jobs import Job, Waiter, answers
-from broker.core.placement import place
+from broker.core.placement import follow, place
+from broker.core.refusals import unknown_model
 from broker.core.together import act_on_all
 from broker.core.unbuilt import refusal
 from protocol import commands as c
@@ -23,7 +24,6 @@ from protocol.checks import check_attachments
 from protocol.codec import Decoded, Refused, decode_command
 from protocol.enums import JobState, Lane, ModelStatus
 from protocol.errors import ErrorCode, Fault, Recovery
-from protocol.link import ModelRef
 from protocol.replies import RegisterModelReply
 
 _ANSWERED_AT_ONCE = "wait_for_completion: false changes nothing for this action: it is answered at once"
@@ -59,15 +59,31 @@ class Intake:
         job = self._new_job(decoded, waiter, body, arrived)
         self._begin(job, answered_early=not command.wait_for_completion and job.action.stored)
 
+    def resume(self, accepted: Accepted) -> None:
+        """Take up a command that a former broker accepted: nobody waits for its reply, `get_result` finds it."""
+        context = self._context
+        try:
+            decoded = decode_command(accepted.body[0], context.limits)
+        except Refused:
+            context.log("error", "an accepted command cannot be read again", request_id=accepted.request_id)
+            return
+        waiter = Waiter(accepted.client, (), accepted.spelling)
+        job = self._new_job(decoded, waiter, accepted.body, context.clock() - accepted.age_seconds)
+        job.waiters = []
+        self._begin(job, answered_early=False)
+
     def decide_waiting(self) -> None:
-        """The catalogue is known now: place what waited for it."""
+        """The catalogue and the surviving workers are known now: place what waited for them."""
         waiting, self._undecided = self._undecided, []
         for job in waiting:
-            if self._context.jobs.live(job.request_id) is job:
+            if job.worker is None:
                 self.replace(job)
 
     def replace(self, job: Job) -> None:
-        """Place a queued job, again where its device was lost."""
+        """Place a job, again where its device or its leader was lost."""
+        if self._context.jobs.live(job.request_id) is not job:
+            return
+        job.state = JobState.QUEUED
         try:
             self._route(job)
         except Fault as fault:
@@ -143,9 +159,13 @@ class Intake:
         reason = refusal(job.command)
         if reason is not None:
             raise reason
+        if action.lane is Lane.ADMIN:
+            check_allowed(action.name, context)
         if context.draining and action.lane not in (Lane.BROKER, Lane.CONTROL):
             raise Fault(ErrorCode.DRAINING, "the broker is stopping: it takes no new work")
-        if action.stored:
+        if action.lane is Lane.DEVICE:
+            context.quarantine.check(job, job.arrived)
+        if action.stored and context.coalescing.leader_of(job) is None:
             self._check_room(job)
 
     def _check_room(self, job: Job) -> None:
@@ -165,8 +185,12 @@ class Intake:
         """Send a job to its lane, or let it wait for the catalogue. Raises Fault."""
         named = self._named_device(job)
         match job.action.lane:
+            case Lane.BROKER if isinstance(job.command, c.Plan) and not self._context.catalogue.ready:
+                self._undecidable(job)
             case Lane.BROKER:
                 self._desk.answer(job)
+            case Lane.ADMIN if named is not None:
+                self._desk.administer(job, named)
             case Lane.CATALOG:
                 self._dispatch.to_catalog(job)
             case _ if isinstance(job.command, c.GetVramModelStatus) and self._unknown_yet(job.command.model_id):
@@ -197,6 +221,9 @@ class Intake:
         command = job.command
         assert isinstance(command, c.ModelCommand)
         catalogue = self._context.catalogue
+        if self._context.survivors:
+            self._undecidable(job)
+            return
         job.model = catalogue.models.get(command.model_id)
         path = command.model_path if isinstance(command, c.LoadFields) else ""
         if not catalogue.ready and (job.model is None or path):
@@ -233,24 +260,21 @@ class Intake:
         command = job.command
         assert isinstance(command, c.ModelCommand)
         self._check_model(job, command.model_id)
-        if named is not None:
+        context = self._context
+        if context.coalescing.join(job):
+            follow(job, context)
+            return
+        if not isinstance(command, _ON_HOLDER):
+            self._dispatch.to_device(job, place(job, named, context))
+        elif named is not None:
             self._dispatch.to_device(job, named)
-        elif isinstance(command, _ON_HOLDER):
-            holders = self._context.fleet.holders(job.model_id)
-            act_on_all(job, holders, self._context, self._dispatch, self._answers)
         else:
-            self._dispatch.to_device(job, place(self._context.fleet.devices.values(), job.model))
+            holders = context.fleet.holders(job.model_id)
+            act_on_all(job, holders, context, self._dispatch, self._answers)
 
     def _check_model(self, job: Job, model_id: str) -> None:
         model = job.model
         if model is None:
-            raise self._not_found(model_id)
+            raise unknown_model(model_id, self._context.catalogue.models)
         if model.status is ModelStatus.Missing and not self._context.fleet.holders(model_id):
             raise Fault(ErrorCode.MODEL_NOT_FOUND, f"model_id is '{model_id}': its file is missing")
-
-    def _not_found(self, model_id: str) -> Fault:
-        known: dict[str, ModelRef] = self._context.catalogue.models
-        near = difflib.get_close_matches(model_id, list(known)[:10_000], n=3)
-        text = f"model_id is '{model_id[:128]}': the catalogue has no such model"
-        recovery = [Recovery(action="list_models", description="list the models", parameters={})]
-        return Fault(ErrorCode.MODEL_NOT_FOUND, text, details={"nearest": near}, recovery=recovery)

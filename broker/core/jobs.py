@@ -13,6 +13,8 @@ from datetime import datetime
 import msgspec
 from msgspec import Struct
 
+from broker.core.decision import Decision
+from broker.core.figures import OTHER_MS
 from broker.core.finals import Final
 from protocol.actions import Action
 from protocol.codec import decode_command, decode_reply, encode_reply
@@ -36,7 +38,9 @@ class Job(Struct, eq=False):
 
     `client` is whose turn it takes in a queue; `spelling` is the one its worker writes, other waiters get it rendered
     anew. `parts` are commands of the broker's own that do this one's work, one on each device; `on_final` belongs to
-    those: it is called instead of answering a client.
+    those: it is called instead of answering a client. `followers` are equal loads that get this one's outcome.
+    `estimate_ms` is how long it is expected to take on its device, `promised_bytes` what it will add to the models
+    there.
     """
 
     request_id: str
@@ -56,6 +60,7 @@ class Job(Struct, eq=False):
     attempt: int = 0
     started: datetime | None = None
     cancelling: bool = False
+    passed: int = 0
     step: int | None = None
     steps: int | None = None
     eta_ms: float | None = None
@@ -64,6 +69,16 @@ class Job(Struct, eq=False):
     final: Final | None = None
     parts: list[Job] = []
     on_final: Callable[[Job, float], None] | None = None
+    began: bool = False
+    """It is on record that a worker has it, which it may not have twice."""
+    known_digests: tuple[bytes, ...] | None = None
+    """Those of attachments that are no longer here."""
+    leads: bool = False
+    leader: Job | None = None
+    followers: list[Job] = []
+    estimate_ms: float = OTHER_MS
+    promised_bytes: int = 0
+    decision: Decision | None = None
 
     @property
     def model_id(self) -> str:
@@ -73,17 +88,20 @@ class Job(Struct, eq=False):
 
     def same_meaning(self, command: Command, body: tuple[bytes, ...]) -> bool:
         """Is it the same command with the same attachments, however it is spelled?"""
-        return _meaning(self.command) == _meaning(command) and digests(self.body) == digests(body)
+        return meaning(self.command) == meaning(command) and self.digests() == digests(body)
+
+    def digests(self) -> tuple[bytes, ...]:
+        """SHA-256 of each attachment."""
+        return digests(self.body) if self.known_digests is None else self.known_digests
 
 
 def answers(final: Final, command: Command, body: tuple[bytes, ...], limits: Limits) -> bool:
     """Was a final reply written for this command with these attachments, however it is spelled?"""
-    return final.digests == digests(body) and _meaning(decode_command(final.payload, limits).command) == _meaning(
-        command
-    )
+    return final.digests == digests(body) and meaning(decode_command(final.payload, limits).command) == meaning(command)
 
 
-def _meaning(command: Command) -> Command:
+def meaning(command: Command) -> Command:
+    """A command without what changes only how it is answered."""
     return msgspec.structs.replace(
         command, request_id=None, conventions=None, wait_for_completion=True, stream_progress=False
     )

@@ -6,10 +6,17 @@ Each client has its own line; lines take turns. What is urgent by nature (a forc
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 from broker.core.jobs import Job
 from protocol.enums import LoadPriority
+
+MOST_PASSES = 3
+"""How often a command may be passed because its model is not there yet."""
+
+MOST_LINES = 64
+"""Lines looked through for a command whose model is there."""
 
 _ORDER = (LoadPriority.Critical, LoadPriority.High, LoadPriority.Normal, LoadPriority.Low)
 
@@ -43,8 +50,12 @@ class DeviceQueue:
         self._urgent.append(job)
         self._came(job)
 
-    def pop(self) -> Job | None:
-        """The next job: urgent, else the highest priority's next line."""
+    def pop(self, is_warm: Callable[[Job], bool] = lambda _: True) -> Job | None:
+        """The next job: urgent, else of the highest priority's next line.
+
+        Where that one's model would have to be loaded first, the first of another line whose model is there goes before
+        it: three times at most, and never out of order within its own line.
+        """
         if self._urgent:
             job = self._urgent.popleft()
             self._left(job)
@@ -52,7 +63,7 @@ class DeviceQueue:
         for level in _ORDER:
             lines = self._lines[level]
             if lines:
-                client, line = next(iter(lines.items()))
+                client, line = self._turn(lines, is_warm)
                 job = line.popleft()
                 lines.move_to_end(client)
                 if not line:
@@ -60,6 +71,20 @@ class DeviceQueue:
                 self._left(job)
                 return job
         return None
+
+    def _turn(self, lines: OrderedDict[bytes, deque[Job]], is_warm: Callable[[Job], bool]) -> tuple[bytes, deque[Job]]:
+        """Whose turn it is: the first line's, or that of a warm one that passes it."""
+        first = next(iter(lines.items()))
+        head = first[1][0]
+        if len(lines) == 1 or head.passed >= MOST_PASSES or is_warm(head):
+            return first
+        for client, line in islice(lines.items(), 1, 1 + MOST_LINES):
+            if is_warm(line[0]):
+                head.passed += 1
+                if head.decision is not None:
+                    head.decision.passes = head.passed
+                return client, line
+        return first
 
     def remove(self, job: Job) -> bool:
         """Take a job out of its line; False where it does not wait here."""

@@ -8,8 +8,6 @@ from protocol.codec import action_of
 from protocol.errors import Fault
 
 _REASONS: dict[type[c.Command], str] = {
-    c.Explain: "the broker does not record its decisions yet",
-    c.Plan: "the broker does not estimate loads yet",
     c.ValidateModel: "this version has no validation; a load checks file, format and safety",
     c.OptimizeModel: "this version has no optimiser",
     c.BenchmarkModel: "this version has no benchmark runner; generate reports its timing",
@@ -17,9 +15,6 @@ _REASONS: dict[type[c.Command], str] = {
     c.UnloadComponent: "this version loads whole models",
     c.SearchModels: "this version has no full-text search; list_models filters by search_query",
     c.UpdateMetadata: "this version keeps no metadata of its own; it reads the file's",
-    c.DrainDevice: "this version has no administration of single devices",
-    c.ResumeDevice: "this version has no administration of single devices",
-    c.RestartWorker: "this version has no administration of single devices",
 }
 
 

@@ -7,13 +7,19 @@ waits for the restart.
 
 from __future__ import annotations
 
+from broker.core.adoption import Adoption
 from broker.core.answers import Answers
 from broker.core.context import Context
 from broker.core.dispatch import Dispatch
 from broker.core.events import SendWorker, TellSupervisor, WorkerMessage
+from broker.core.finals import Accepted
 from broker.core.fleet import Device
 from broker.core.intake import Intake
 from broker.core.jobs import Job
+from broker.core.learning import learn, note_eviction
+from broker.core.renewal import proceed, renew
+from broker.core.retries import POISON_DEATHS, may_run_again, poisonous
+from broker.core.vitals import STARTING, Vitals
 from protocol.codec import decode_reply
 from protocol.enums import Lane, ReplyState, Tier
 from protocol.errors import ErrorCode, ErrorInfo, Fault
@@ -28,7 +34,10 @@ from protocol.link import (
     UsageFact,
     Welcome,
 )
-from protocol.supervision import ChildExited, ChildStarted, KillChild
+from protocol.supervision import ChildExited, ChildReady, ChildServed, ChildStarted, KillChild, RecycleChild
+
+CATALOGUE_PATIENCE = 2.0
+"""The catalogue beats between steps of its one thread: it may be silent for as many times longer than a worker."""
 
 
 class Workforce:
@@ -39,6 +48,8 @@ class Workforce:
         self._answers = answers
         self._dispatch = dispatch
         self._intake = intake
+        self._adoption = Adoption(context, answers, dispatch)
+        self._vitals = Vitals(context.spec.silence_ms, context.spec.progress)
 
     def receive(self, message: WorkerMessage) -> None:
         """One message of a worker."""
@@ -61,6 +72,7 @@ class Workforce:
             case Report():
                 self._report(device, header)
             case ModelChanged():
+                note_eviction(device.running, header)
                 self._context.bulletin.model(device.device_id, header)
             case JobUpdate():
                 self._update(device, header, message.body)
@@ -80,19 +92,50 @@ class Workforce:
             return
         if device.worker is not None and device.worker != worker:
             self._lose(device, "another worker took the device over")
-        context.fleet.connect(device, worker)
-        device.identity = header.device
+        context.fleet.connect(device, worker, header.device)
         device.generation = header.generation
         device.pid = header.pid
         device.heard_at = context.clock()
         device.started_at = device.started_at or device.heard_at
         device.ready = header.ready
+        context.fleet.weigh(device)
         device.lost_because = ""
         context.devices_changed = True
         context.emit(SendWorker(worker, Welcome(epoch=context.epoch)))
         context.log("info", "worker registered", device=device.device_id, generation=header.generation)
         context.bulletin.worker(device, draining=context.draining, reason="registered")
+        if device.ready:
+            self._tell_ready(device)
+        for held in header.holding:
+            self._adoption.adopt(held, worker, device)
+        self._accounted_for(device.device_id)
         self._dispatch.pump(device)
+
+    def _accounted_for(self, device_id: str) -> None:
+        """A survivor of the last epoch has spoken, or is gone: once all are, what waited for them is placed."""
+        survivors = self._context.survivors
+        if device_id in survivors:
+            survivors.discard(device_id)
+            if not survivors:
+                self._adoption.settle()
+                self._intake.decide_waiting()
+
+    def recall(self, unfinished: list[Accepted]) -> None:
+        """Take up what the last broker owed an outcome."""
+        for accepted in unfinished:
+            if accepted.began:
+                self._adoption.expect(accepted)
+            else:
+                self._intake.resume(accepted)
+        if not self._context.survivors:
+            self._adoption.settle()
+
+    def end_absent(self, _: float) -> None:
+        """End survivors that have not registered: what they may hold is given out only once they are gone."""
+        for device_id in self._context.survivors:
+            generation = self._context.fleet.devices[device_id].generation
+            kill = KillChild(child=device_id, generation=generation, reason="it did not register with the new broker")
+            self._context.emit(TellSupervisor(kill))
 
     def _register_catalog(self, worker: bytes, header: Register) -> None:
         context = self._context
@@ -104,6 +147,8 @@ class Workforce:
         catalogue.heard_at = context.clock()
         context.devices_changed = True
         context.emit(SendWorker(worker, Welcome(epoch=context.epoch)))
+        for held in header.holding:
+            self._adoption.adopt(held, worker, None)
         self._dispatch.resume_catalog()
 
     # what devices say
@@ -111,29 +156,47 @@ class Workforce:
     def _report(self, device: Device, header: Report) -> None:
         context = self._context
         if header.telemetry is not None:
-            device.telemetry = header.telemetry
+            device.observe(header.telemetry)
             context.bulletin.telemetry(device.device_id, header.telemetry)
         if header.models is not None:
-            device.models = {model.model_id: model for model in header.models}
+            context.fleet.hold(device, header.models)
             context.devices_changed = True
         if header.ready and not device.ready:
             device.ready = True
+            context.fleet.weigh(device)
             context.devices_changed = True
+            self._tell_ready(device)
             context.log("info", "worker ready", device=device.device_id)
             context.bulletin.worker(device, draining=context.draining, reason="ready")
+        if header.leaked_bytes:
+            renew(device, f"recycled: {header.leaked_bytes} bytes of its memory did not come back", context)
         self._dispatch.pump(device)
+
+    def _tell_ready(self, device: Device) -> None:
+        self._context.emit(TellSupervisor(ChildReady(child=device.device_id, generation=device.generation)))
+
+    def _note_served(self, device: Device) -> None:
+        """The supervisor is told once of each incarnation that it did some work."""
+        if device.served_generation != device.generation:
+            device.served_generation = device.generation
+            self._context.emit(TellSupervisor(ChildServed(child=device.device_id, generation=device.generation)))
 
     def _update(self, device: Device, update: JobUpdate, body: tuple[bytes, ...]) -> None:
         job = device.control.get(update.request_id) or device.running
         if job is None or job.request_id != update.request_id or job.attempt != update.attempt:
             self._context.log("info", "a reply that nobody waits for", request_id=update.request_id)
             return
+        learn(job, device, update, self._context)
         if update.state is ReplyState.PROGRESS:
             self._answers.progress(job, update, body)
             return
+        if update.success:
+            self._context.quarantine.absolve(job)
         self._finish(job, update, body)
         self._record_usage(job, device, update)
+        self._note_served(device)
         self._dispatch.release(job)
+        proceed(device, self._context)
         self._context.bulletin.worker(device, draining=self._context.draining, reason=f"{job.action.name} ended")
 
     def _finish(self, job: Job, update: JobUpdate, body: tuple[bytes, ...]) -> None:
@@ -210,6 +273,7 @@ class Workforce:
         device.generation = max(device.generation, line.generation)
         device.pid = line.pid
         device.restarts = line.restarts
+        device.disabled = False
         device.lost_because = ""
         self._context.bulletin.worker(device, draining=self._context.draining, reason="started")
 
@@ -222,8 +286,11 @@ class Workforce:
         device = self._context.fleet.devices.get(line.child)
         if device is None or line.generation < device.generation:
             return
+        device.generation = line.generation
         device.disabled = not line.restarting
+        device.restarts = max(device.restarts, line.restarts)
         self._lose(device, line.reason)
+        self._accounted_for(device.device_id)
 
     def unreachable(self, worker: bytes) -> None:
         """A send found no route: the process may be gone, or only its connection; the supervisor makes sure."""
@@ -231,16 +298,32 @@ class Workforce:
         if device is not None:
             self._condemn(device, "its link is gone")
         elif worker == self._context.catalogue.worker:
-            reason, generation = "its link is gone", self._context.catalogue.generation
-            self._context.emit(TellSupervisor(KillChild(child=CATALOG_ID, generation=generation, reason=reason)))
-            self._lose_catalog(reason)
+            self._condemn_catalogue("its link is gone")
+
+    def recycle(self, line: RecycleChild) -> None:
+        """The supervisor wants a worker replaced."""
+        device = self._context.fleet.devices.get(line.child)
+        if device is not None and device.connected and device.generation == line.generation:
+            renew(device, f"recycled: {line.reason}", self._context)
 
     def watch(self, now: float) -> None:
-        """Give up workers that were silent too long."""
-        limit = self._context.spec.silence_ms / 1000.0
+        """Give up workers that are silent, or whose device's thread is stuck."""
+        vitals = self._vitals
+        vitals.look(now)
         for device in self._context.fleet.devices.values():
-            if device.connected and now - device.heard_at > limit:
-                self._condemn(device, f"it was silent for {limit:g} s")
+            if not device.connected:
+                continue
+            reason = vitals.silent(device.heard_at, now)
+            reason = reason or vitals.stuck(device.device_id, _work_of(device), device.progress_count, now)
+            if reason is not None:
+                self._condemn(device, reason)
+            else:
+                proceed(device, self._context)
+        catalogue = self._context.catalogue
+        if catalogue.worker is not None:
+            reason = vitals.silent(catalogue.heard_at, now, CATALOGUE_PATIENCE)
+            if reason is not None:
+                self._condemn_catalogue(reason)
 
     def _condemn(self, device: Device, reason: str) -> None:
         kill = KillChild(child=device.device_id, generation=device.generation, reason=reason)
@@ -250,6 +333,7 @@ class Workforce:
     def _lose(self, device: Device, reason: str) -> None:
         context = self._context
         held = dict(device.models)
+        running = None if device.renew_because else device.running
         jobs = context.fleet.disconnect(device, reason)
         context.devices_changed = True
         context.queue_changed = True
@@ -261,8 +345,22 @@ class Workforce:
                 context.bulletin.model_lost(device.device_id, model.model_id, model.tier)
         for job in jobs:
             text = f"the worker of {device.device_id} was lost while it ran {job.action.name}: {reason}"
-            self._answers.fail(job, Fault(ErrorCode.WORKER_LOST, text, retry_after_ms=1000).info)
+            self._retry_or_fail(job, text, died=job is running)
         self._requeue(device)
+
+    def _retry_or_fail(self, job: Job, text: str, *, died: bool) -> None:
+        """A command lost its worker: it runs again where that is safe, and its sender is told where it is not."""
+        context = self._context
+        if context.jobs.live(job.request_id) is not job:
+            return
+        is_poison = died and context.quarantine.blame(job, context.clock()) >= POISON_DEATHS
+        if is_poison:
+            self._answers.fail(job, poisonous(job).info)
+        elif may_run_again(job) and not context.draining:
+            job.worker, job.started, job.step, job.steps, job.eta_ms = None, None, None, None, None
+            self._intake.replace(job)
+        else:
+            self._answers.fail(job, Fault(ErrorCode.WORKER_LOST, text, retry_after_ms=1000).info)
 
     def _requeue(self, device: Device) -> None:
         """Queued commands that may go elsewhere do; the others wait, unless no worker will come."""
@@ -270,14 +368,27 @@ class Workforce:
             anywhere = job.command.device_id in ("", "auto") and job.on_final is None
             if anywhere or device.disabled:
                 device.queue.remove(job)
+                self._context.fleet.give(job, device)
                 self._intake.replace(job)
+
+    def _condemn_catalogue(self, reason: str) -> None:
+        generation = self._context.catalogue.generation
+        self._context.emit(TellSupervisor(KillChild(child=CATALOG_ID, generation=generation, reason=reason)))
+        self._lose_catalog(reason)
 
     def _lose_catalog(self, reason: str) -> None:
         context = self._context
         context.catalogue.worker = None
         for job in self._dispatch.lose_catalog():
-            text = f"the catalogue was lost while it ran {job.action.name}: {reason}"
-            self._answers.fail(job, Fault(ErrorCode.WORKER_LOST, text, retry_after_ms=1000).info)
+            self._retry_or_fail(job, f"the catalogue was lost while it ran {job.action.name}: {reason}", died=False)
+
+
+def _work_of(device: Device) -> tuple[str, int, str] | None:
+    """What a device's thread has to advance with."""
+    if not device.ready:
+        return STARTING
+    job = device.running
+    return None if job is None else (job.request_id, job.attempt, job.action.name)
 
 
 def _error_of(body: bytes, update: JobUpdate) -> ErrorInfo:

@@ -46,7 +46,7 @@ class LocalProcess:
         return f"ended with status {status}"
 
     def write(self, data: bytes) -> None:
-        """A line to its standard input; nothing happens where it is gone."""
+        """A line to its standard input; nothing happens where it is gone or does not read."""
         with contextlib.suppress(OSError):
             os.write(self.stdin, data)
 
@@ -70,14 +70,16 @@ class LocalLauncher:
     """Starts `python -m module argument` beside this process."""
 
     def launch(
-        self, module: str, argument: str, *, environment: dict[str, str] | None = None, talks: bool = False
+        self, module: str, argument: str, *, talks: bool = False, descriptors: tuple[int, ...] = ()
     ) -> LocalProcess:
-        """Start a child; `talks` gives it a standard output to be read here."""
+        """Start a child, which inherits `descriptors`; `talks` gives it a standard output to be read here."""
         popen = subprocess.Popen(
             [sys.executable, "-m", module, argument],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if talks else sys.stderr.fileno(),
-            env={**os.environ, **(environment or {})},
+            pass_fds=descriptors,
             process_group=0,
         )
+        assert popen.stdin is not None
+        os.set_blocking(popen.stdin.fileno(), False)
         return LocalProcess(popen)

@@ -126,7 +126,10 @@ class PlannedEviction(Record, frozen=True, kw_only=True):
 
 
 class Candidate(Record, frozen=True, kw_only=True):
-    """A device that a command could go to; a lower score (estimated seconds) is better."""
+    """A device that a command could go to; a lower score (milliseconds until done) is better.
+
+    `terms` ending in `_ms` add up to the score; a device that was not looked at has neither.
+    """
 
     device_id: str
     score: float | None = None

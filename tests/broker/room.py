@@ -91,8 +91,12 @@ class Room:
         models: Sequence[ModelRef] | None = (model("m"), model("n")),
         connected: bool = True,
         silence_ms: int = 15_000,
+        survivors: Sequence[str] = (),
+        store: MemoryStore | None = None,
+        remembered: bytes = b"",
     ) -> None:
         self.now = 1000.0
+        self.store = store or MemoryStore()
         ids = itertools.count()
         slots = [DeviceSlot(device_id=name, kind=DeviceKind(name.partition(":")[0])) for name in devices]
         spec = BrokerSpec(
@@ -102,6 +106,7 @@ class Room:
             devices=slots,
             limits=limits or r.Limits(),
             silence_ms=silence_ms,
+            survivors=list(survivors),
             version="0",
         )
         self.core = Core(
@@ -110,7 +115,8 @@ class Room:
             clock=lambda: self.now,
             wall=lambda: START + timedelta(seconds=self.now),
             new_id=lambda: f"id-{next(ids)}",
-            store=MemoryStore(),
+            store=self.store,
+            remembered=remembered,
         )
         self.effects: list[Effect] = []
         self._read = 0

@@ -127,7 +127,8 @@ def test_beats_keep_a_worker_alive() -> None:
     room = Room(("cpu:0",), silence_ms=2000)
     for _ in range(10):
         assert kills(room.wait(1)) == []
-        room.handle(WorkerMessage(room.worker("cpu:0"), Beat(progress_count=1)))
+        for worker in (room.worker("cpu:0"), CATALOG):
+            room.handle(WorkerMessage(worker, Beat(progress_count=1)))
 
 
 def test_an_unreachable_worker_is_killed_and_its_work_answered() -> None:
@@ -203,9 +204,10 @@ def test_the_catalogue_hears_of_every_device_command() -> None:
 
 
 @pytest.mark.parametrize("how", ["exited", "unreachable", "taken over"])
-def test_a_lost_catalogue_answers_what_it_ran_and_the_next_one_gets_what_comes(how: str) -> None:
+def test_a_lost_catalogue_fails_what_may_not_run_twice_and_the_next_one_gets_the_rest(how: str) -> None:
     room = Room()
-    room.send("list_models", request_id="lost")
+    room.send("register_model", request_id="lost", model_path="/models/x")
+    room.send("list_models", request_id="read")
     room.new()
     match how:
         case "exited":
@@ -218,10 +220,12 @@ def test_a_lost_catalogue_answers_what_it_ran_and_the_next_one_gets_what_comes(h
     assert code(answer(effects)) == "WORKER_LOST"
     assert [kill.child for kill in kills(effects)] == ([CATALOG_ID] if how == "unreachable" else [])
     room.send("list_models", request_id="next")
-    if how != "taken over":
-        assert ids(room.new()) == []
-        room.register_catalog(b"catalog/2", 2)
-    assert ids(room.new()) == ["next"]
+    if how == "taken over":
+        assert ids(effects) == ["read"] and ids(room.new()) == ["next"]
+        return
+    assert ids(effects + room.new()) == []
+    room.register_catalog(b"catalog/2", 2)
+    assert ids(room.new()) == ["read", "next"]
 
 
 def test_models_that_the_catalogue_drops_are_unknown() -> None:

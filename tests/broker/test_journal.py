@@ -25,7 +25,7 @@ def final(name: str, body: bytes = b"{}", attachments: tuple[bytes, ...] = ()) -
 
 
 def accepted(name: str) -> Accepted:
-    return Accepted(name, b"client", (b'{"action":"generate"}', b"image"), Spelling())
+    return Accepted(name, b"client", (b'{"action":"generate"}', b"image"), Spelling(), ())
 
 
 def journal(folder: Path, clock: Clock, **bounds: int) -> Journal:

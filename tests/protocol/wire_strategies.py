@@ -43,8 +43,8 @@ def values(kind: mi.Type) -> st.SearchStrategy[Any]:
             return INTEGERS
         case mi.FloatType():
             return FLOATS
-        case mi.BoolType():
-            return st.booleans()
+        case mi.BoolType() | mi.BytesType():
+            return st.booleans() if isinstance(kind, mi.BoolType) else st.binary(max_size=8)
         case mi.StrType():
             return TEXTS
         case mi.DateTimeType():

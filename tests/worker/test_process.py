@@ -99,14 +99,14 @@ def test_another_epoch_is_told_of_everything_held_and_of_the_last_outcome(worker
     worker.wait(link.ModelChanged, lambda change: change.model_id == SLOW)
     worker.send(link.Welcome(epoch="second"))
     register, _ = worker.wait(link.Register)
-    assert register.ready and [held.request_id for held in register.holding] == ["slow"]
+    assert register.ready and [held.assign.request_id for held in register.holding] == ["slow"]
     report, _ = worker.wait(link.Report, lambda report: report.models is not None)
     assert [entry.model_id for entry in report.models or []] == [ONE]
     worker.send(link.CancelJob(request_id="slow", attempt=1, reason="enough"))
     worker.final("slow")
     worker.send(link.Welcome(epoch="third"))
     register, _ = worker.wait(link.Register)
-    assert [held.request_id for held in register.holding] == ["slow"]
+    assert [held.assign.request_id for held in register.holding] == ["slow"]
     assert not worker.final("slow").update.success
 
 

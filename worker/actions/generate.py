@@ -19,7 +19,7 @@ from worker.cache import Resident
 from worker.devices.base import Drawing, DrawOrder, Raster
 from worker.engine import Engine, common
 from worker.job import Job
-from worker.loading import Wish, assigned_model, bring
+from worker.loading import Brought, Wish, assigned_model, bring
 
 CHOSEN_SEED_BITS = 32
 NO_FAILURE = frozenset({ErrorCode.CANCELLED, ErrorCode.SUPERSEDED, ErrorCode.TIMEOUT, ErrorCode.INVALID_ARGUMENT})
@@ -33,7 +33,7 @@ def generate(engine: Engine, job: Job, command: c.Generate) -> GenerateReply:
     if len(job.attachments) > 1:
         raise invalid("attachments", len(job.attachments), "one image, or none")
     seed = secrets.randbits(CHOSEN_SEED_BITS) if command.seed is None else command.seed
-    resident, load_ms = _resident(engine, job, command)
+    resident, brought = _resident(engine, job, command)
     engine.cache.begin(resident)
     began = time.perf_counter()
     try:
@@ -47,12 +47,22 @@ def generate(engine: Engine, job: Job, command: c.Generate) -> GenerateReply:
     run_ms = (time.perf_counter() - began) * 1000
     resident.note_run(succeeded=True)
     resident.note_drawing(run_ms, len(drawing.images), drawing.peak_bytes)
-    job.facts = RunFacts(load_ms=load_ms, run_ms=run_ms, images=len(drawing.images), peak_bytes=drawing.peak_bytes)
+    job.facts = RunFacts(
+        load_ms=brought.load_ms if brought else None,
+        source=brought.source if brought else None,
+        weights_bytes=resident.bytes,
+        run_ms=run_ms,
+        images=len(drawing.images),
+        peak_bytes=drawing.peak_bytes,
+        steps=drawing.steps_done,
+        width=drawing.images[0].width,
+        height=drawing.images[0].height,
+    )
     return _reply(engine, job, command, drawing, seed=seed, run_ms=run_ms)
 
 
-def _resident(engine: Engine, job: Job, command: c.Generate) -> tuple[Resident, float | None]:
-    """The model on the device, and the milliseconds that its load took where it needed one."""
+def _resident(engine: Engine, job: Job, command: c.Generate) -> tuple[Resident, Brought | None]:
+    """The model on the device, and its load where it needed one."""
     resident = engine.cache.get(command.model_id)
     if resident is not None and resident.tier is Tier.VRAM:
         return resident, None
@@ -63,7 +73,7 @@ def _resident(engine: Engine, job: Job, command: c.Generate) -> tuple[Resident, 
         info = invalid("load_if_needed", False, expected).info
         raise Fault(info.code, info.message, details=info.details, recovery=[recovery])
     brought = bring(engine, job, assigned_model(job, command.model_id), Wish(priority=command.priority))
-    return brought.resident, brought.load_ms
+    return brought.resident, brought
 
 
 def _order(engine: Engine, job: Job, resident: Resident, command: c.Generate, seed: int) -> DrawOrder:

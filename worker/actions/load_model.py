@@ -28,7 +28,7 @@ def load_model(engine: Engine, job: Job, command: c.LoadModel) -> LoadModelReply
     resident.keeps_ram_copy = not host_holds_file(command)
     if command.pin:
         engine.cache.pin(ref.model_id, pinned=True)
-    job.facts = RunFacts(load_ms=brought.load_ms, peak_bytes=None)
+    job.facts = RunFacts(load_ms=brought.load_ms, source=brought.source, weights_bytes=resident.bytes)
     return _reply(engine, job, command, brought)
 
 

@@ -1,0 +1,32 @@
+"""What finished work teaches: estimates from what workers measured, and the evictions that a command caused."""
+
+from __future__ import annotations
+
+from broker.core.context import Context
+from broker.core.figures import shape_of
+from broker.core.fleet import Device
+from broker.core.jobs import Job
+from protocol.enums import ReplyState, Tier
+from protocol.link import JobUpdate, ModelChanged
+
+_EVICTED = "evicted"
+"""How the reason of a model's event begins when others took its place."""
+
+
+def learn(job: Job, device: Device, update: JobUpdate, context: Context) -> None:
+    """Take in what a command says of itself: when it will be done, or, where it succeeded, what it measured."""
+    now, decision = context.clock(), job.decision
+    if update.state is ReplyState.PROGRESS:
+        device.ends_at = device.ends_at if update.eta_ms is None else now + update.eta_ms / 1000.0
+        return
+    if not update.success or job.model is None or decision is None or decision.started_at is None:
+        return
+    elapsed_ms = (now - decision.started_at) * 1000.0
+    context.estimates.learn(job.model, device.make, shape_of(job.command, job.action.name), update.facts, elapsed_ms)
+
+
+def note_eviction(job: Job | None, change: ModelChanged) -> None:
+    """A model left the device while a command ran there."""
+    left = change.from_tier is Tier.VRAM and change.reason.startswith(_EVICTED)
+    if left and job is not None and job.decision is not None:
+        job.decision.evictions += ((change.model_id, change.bytes),)

@@ -1,0 +1,91 @@
+"""Faults of placement: models that nobody knows, commands that no device can take; with what would help."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from itertools import islice
+
+from broker.core.decision import Exclusion, Score
+from broker.core.fleet import Device
+from protocol.errors import ErrorCode, Fault, Recovery
+from protocol.link import ModelRef
+
+CALM_MS = 5000
+"""A level of pressure is left after as long."""
+
+MOST_RECOVERIES = 3
+
+
+def unavailable(model: ModelRef, *, profile: bool) -> Fault:
+    """No device that takes models of this kind takes work."""
+    kind = "virtual" if profile else "real"
+    recovery = [Recovery(action="list_devices", description="see which devices there are", parameters={})]
+    text = f"no {kind} device takes work for {model.model_id}"
+    return Fault(ErrorCode.DEVICE_UNAVAILABLE, text, recovery=recovery)
+
+
+def unknown_model(model_id: str, models: Mapping[str, ModelRef]) -> Fault:
+    """The catalogue has no such id; the nearest are named."""
+    near = difflib.get_close_matches(model_id, list(models)[:10_000], n=3)
+    text = f"model_id is '{model_id[:128]}': the catalogue has no such model"
+    recovery = [Recovery(action="list_models", description="list the models", parameters={})]
+    return Fault(ErrorCode.MODEL_NOT_FOUND, text, details={"nearest": near}, recovery=recovery)
+
+
+def none_can(model: ModelRef, score: Score, *, named: bool) -> Fault:
+    """INSUFFICIENT_MEMORY on the best of the devices, named or not, with its numbers."""
+    device, memory = score.device, score.memory
+    pressure = device.telemetry.memory_pressure if device.telemetry is not None else None
+    needed = score.needed_bytes
+    details = {
+        "needed_bytes": needed,
+        "free_bytes": memory.free,
+        "evictable_bytes": pressure.reclaimable_bytes if pressure is not None else 0,
+        "pinned_bytes": memory.pinned,
+        "total_bytes": memory.total,
+    }
+    if score.excluded is Exclusion.PRESSURE:
+        text = (
+            f"{model.model_id}: the memory pressure of {device.device_id} is critical: it takes no load of low priority"
+        )
+        recovery = [_urgent(model), *_unpins(device)]
+        return Fault(ErrorCode.INSUFFICIENT_MEMORY, text, retry_after_ms=CALM_MS, details=details, recovery=recovery)
+    where = device.device_id if named else f"{device.device_id}, the largest device that there is"
+    text = f"{model.model_id}: {needed} bytes are needed on {where}: it has {memory.total}"
+    recovery = _larger(model, needed, device) or [_elsewhere()]
+    return Fault(ErrorCode.INSUFFICIENT_MEMORY, text, retryable=False, details=details, recovery=recovery)
+
+
+def _urgent(model: ModelRef) -> Recovery:
+    parameters = {"model_id": model.model_id, "priority": "Normal"}
+    return Recovery(action="load_model", description="load it with normal priority", parameters=parameters)
+
+
+def _unpins(device: Device) -> list[Recovery]:
+    return [
+        Recovery(
+            action="unpin_model",
+            description=f"let {held.model_id} be evicted: {held.bytes} bytes",
+            parameters={"model_id": held.model_id, "device_id": device.device_id},
+        )
+        for held in device.models.values()
+        if held.pinned
+    ][:MOST_RECOVERIES]
+
+
+def _larger(model: ModelRef, needed_bytes: int, refused: Device) -> list[Recovery]:
+    """The devices of the same kind that are large enough."""
+    able = (other for other in refused.pool.devices if other.memory.total >= needed_bytes and not other.disabled)
+    return [
+        Recovery(
+            action="load_model",
+            description=f"load it on {other.device_id}: it has {other.memory.total} bytes",
+            parameters={"model_id": model.model_id, "device_id": other.device_id},
+        )
+        for other in islice(able, MOST_RECOVERIES)
+    ]
+
+
+def _elsewhere() -> Recovery:
+    return Recovery(action="list_devices", description="see how much memory each device has", parameters={})

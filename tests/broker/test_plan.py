@@ -1,0 +1,144 @@
+"""`plan`: a load that is only thought through."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+from room import START, VRAM, Room, answer, assigned, code, model, residency
+from test_placement import pinned, profile, virtual
+
+from broker.core.figures import Shape
+from protocol.enums import ModelStatus
+from protocol.link import RunFacts
+from protocol.telemetry import ModelResidency
+
+HALF = VRAM // 2
+
+
+def plan(room: Room, **fields: Any) -> Any:
+    reply = room.ask("plan", **fields)
+    assert reply["success"], reply
+    return reply
+
+
+def used(model_id: str, minutes: int, size_bytes: int = HALF // 2) -> ModelResidency:
+    held = residency(model_id, size_bytes=size_bytes)
+    return msgspec.structs.replace(held, last_used=START + timedelta(minutes=minutes))
+
+
+def test_a_load_that_fits_free_memory_evicts_nobody() -> None:
+    room = virtual(2, profile("m", size_bytes=HALF, load_ms=1500, peak=HALF + 99))
+    reply = plan(room, model_id="m")
+    assert reply["fits"] is True
+    assert (reply["bytes_needed"], reply["peak_bytes"]) == (HALF, HALF + 99)
+    assert (reply["evictions"], reply["estimated_ms"]) == ([], 1500)
+    assert reply["device_id"] == "virtual:0"
+    assert [candidate["device_id"] for candidate in reply["candidates"]] == ["virtual:0", "virtual:1"]
+
+
+def test_a_plan_has_no_effect() -> None:
+    room = virtual(1)
+    effects = room.send("plan", model_id="m", model_path="/models/m.vmodel.json", pin=True)
+    assert answer(effects)["success"]
+    assert assigned(effects) == []
+    one = room.core.context.fleet.devices["virtual:0"]
+    assert (one.in_flight, len(one.queue), one.models) == (0, 0, {})
+    assert room.core.context.decisions.find("x") is None
+
+
+def test_a_load_goes_where_its_plan_said() -> None:
+    room = virtual(3)
+    room.holds("virtual:0", residency("x"), used=VRAM - 10)
+    room.send("generate", model_id="n", prompt="x", device_id="virtual:1")
+    planned = plan(room, model_id="m")["device_id"]
+    (load,) = assigned(room.send("load_model", model_id="m", request_id="r"))
+    assert load.header.device_id == planned == "virtual:2"  # type: ignore[attr-defined]
+
+
+def test_plan_and_explain_show_the_same_numbers() -> None:
+    room = virtual(3)
+    room.holds("virtual:1", residency("x"), used=VRAM - 10)
+    planned = plan(room, model_id="m")["candidates"]
+    room.send("load_model", model_id="m", request_id="r")
+    assert room.ask("explain", target_request_id="r")["candidates"] == planned
+
+
+def test_evictions_are_the_least_recently_used_first_and_no_more_than_needed() -> None:
+    room = virtual(1, profile("m", size_bytes=HALF))
+    held = [used("new", 3), used("old", 1), used("middle", 2), used("newest", 4)]
+    room.holds("virtual:0", *held, used=VRAM)
+    reply = plan(room, model_id="m")
+    assert reply["fits"]
+    assert reply["evictions"] == [
+        {"model_id": "old", "bytes": HALF // 2},
+        {"model_id": "middle", "bytes": HALF // 2},
+    ]
+
+
+def test_pinned_and_busy_models_stay_and_a_plan_without_room_evicts_nobody() -> None:
+    room = virtual(1, profile("m", size_bytes=HALF))
+    busy = msgspec.structs.replace(residency("busy", size_bytes=HALF // 2), sessions=1)
+    room.holds("virtual:0", pinned("kept", HALF // 2), busy, used("idle", 1), used=VRAM - HALF // 4)
+    reply = plan(room, model_id="m")
+    assert reply["fits"] is False
+    assert reply["evictions"] == []
+
+
+def test_what_can_never_fit_is_an_answer_and_no_error() -> None:
+    room = virtual(2, profile("huge", size_bytes=3 * VRAM))
+    reply = plan(room, model_id="huge")
+    assert (reply["fits"], reply["bytes_needed"]) == (False, 3 * VRAM)
+    assert reply["candidates"][0]["excluded_because"]
+
+
+def test_a_resident_model_needs_nothing_and_waits_for_nothing() -> None:
+    room = virtual(2)
+    room.holds("virtual:1", residency("m"))
+    reply = plan(room, model_id="m")
+    assert (reply["device_id"], reply["bytes_needed"], reply["estimated_ms"]) == ("virtual:1", 0, 0)
+    assert plan(room, model_id="m", force=True)["estimated_ms"] == 1000
+
+
+def test_the_time_counts_what_waits_before_it() -> None:
+    room = virtual(1)
+    room.send("generate", model_id="n", prompt="x", steps=10)
+    assert plan(room, model_id="m")["estimated_ms"] == 1000 + 10 * 50 + 1000
+
+
+def test_a_named_device_is_the_only_candidate() -> None:
+    room = virtual(3)
+    reply = plan(room, model_id="m", device_id="virtual:2")
+    assert reply["device_id"] == "virtual:2"
+    assert len(reply["candidates"]) == 1
+
+
+def test_measured_peaks_are_told() -> None:
+    room = Room()
+    facts = RunFacts(run_ms=1.0, peak_bytes=5000, weights_bytes=2000, steps=1, width=8, height=8)
+    room.core.context.estimates.learn(model("m"), "cpu", Shape("generate"), facts, 0.0)
+    reply = plan(room, model_id="m")
+    assert (reply["bytes_needed"], reply["peak_bytes"]) == (2000, 5000)
+
+
+def test_models_that_cannot_be_planned_are_typed_errors() -> None:
+    room = Room(models=[model("m"), model("gone", status=ModelStatus.Missing)])
+    assert code(room.ask("plan", model_id="mm")) == "MODEL_NOT_FOUND"
+    assert code(room.ask("plan", model_id="gone")) == "MODEL_NOT_FOUND"
+    assert code(room.ask("plan", model_id="m", model_path="/models/other")) == "INVALID_ARGUMENT"
+    reply = room.ask("plan", model_path="/models/new.safetensors")
+    assert code(reply) == "MODEL_NOT_FOUND"
+    assert reply["error"]["recovery"][0]["action"] == "register_model"
+    assert plan(room, model_path="/models/m")["model_id"] == "m"
+    assert code(room.ask("plan", model_id="m", device_id="cpu:9")) == "DEVICE_NOT_FOUND"
+    nobody = Room(("cpu:0",), models=[profile("v")])
+    assert code(nobody.ask("plan", model_id="v")) == "DEVICE_UNAVAILABLE"
+
+
+def test_a_plan_waits_for_the_catalogue() -> None:
+    room = Room(models=None)
+    assert room.send("plan", model_id="m", request_id="p") == []
+    room.register_catalog()
+    room.entries(model("m"), complete=True)
+    assert answer(room.new())["request_id"] == "p"
