@@ -1,7 +1,8 @@
 """The journal: final replies and accepted commands on disk, so that a broker that was killed still knows them.
 
-Records are appended to segments, in one write for all that a turn of the loop made, before its replies are sent. In
-memory stands only where each final lies. A segment goes when all of it is older than ten minutes, or when the journal
+Records are appended to segments, in one write for all that a turn of the loop made, before its replies are sent;
+answers of commands that only read may come a moment later, since reading again harms nobody. In memory stands only
+where each final lies. A segment goes when all of it is older than ten minutes, or when the journal
 is larger than its bound, the oldest first; accepted commands that are not done yet move on to the newest.
 
 A record is `[length][CRC-32 of the body][time][kind][length of the id][id][body]`, the body in MessagePack. A record
@@ -21,6 +22,8 @@ from pathlib import Path
 import msgspec
 
 from broker.core.finals import KEEP_BYTES, KEEP_SECONDS, Accepted, Final
+from protocol.actions import ACTIONS
+from protocol.enums import Lane
 from settings.logs import Logger
 
 SEGMENT_BYTES = 64 << 20
@@ -31,6 +34,14 @@ UNWRITTEN_BYTES = 64 << 20
 RETRY_SECONDS = 1.0
 """How long a disk that took nothing is left alone."""
 
+LAZY_SECONDS = 0.05
+"""How long answers that were only read may wait to be written together."""
+
+MOST_WAITING = 512
+
+_READS = frozenset(action.name for action in ACTIONS.values() if action.lane is Lane.CATALOG and action.idempotent) - {
+    "scan_models"
+}
 _HEAD = struct.Struct("<IIdBH")
 _FINAL, _ACCEPTED = 1, 2
 
@@ -75,10 +86,11 @@ class Journal:
         self._segments: dict[int, _Segment] = {}
         self._places: dict[str, tuple[int, int]] = {}
         self._unfinished: dict[str, Accepted] = {}
-        self._buffer = bytearray()
         self._accepted_in: dict[str, int] = {}
-        self._fresh: dict[str, tuple[Final, int]] = {}
-        self._retry_at = 0.0
+        self._unwritten: list[Final | Accepted] = []
+        self._fresh: dict[str, Final] = {}
+        self._is_urgent = False
+        self._written_at = self._retry_at = 0.0
         self._read()
         self._number = max(self._segments, default=0) + 1
         self._segments[self._number] = _Segment(self._path(self._number))
@@ -89,22 +101,26 @@ class Journal:
 
     def keep(self, final: Final) -> None:
         """Remember a final reply; it ends what was accepted under its request id."""
-        if self._unfinished.pop(final.request_id, None) is not None:
-            del self._accepted_in[final.request_id]
-        self._fresh[final.request_id] = (final, len(self._buffer))
-        self._append(_FINAL, final.request_id, _encoder.encode(final))
+        request_id = final.request_id
+        if self._unfinished and self._unfinished.pop(request_id, None) is not None:
+            del self._accepted_in[request_id]
+        self._fresh[request_id] = final
+        self._unwritten.append(final)
+        if final.action not in _READS:
+            self._is_urgent = True
 
     def accept(self, accepted: Accepted) -> None:
         """Remember a command until its final reply."""
         self._unfinished[accepted.request_id] = accepted
         self._accepted_in[accepted.request_id] = self._number
-        self._append(_ACCEPTED, accepted.request_id, _encoder.encode(accepted))
+        self._unwritten.append(accepted)
+        self._is_urgent = True
 
     def find(self, request_id: str) -> Final | None:
         """The final reply of a request id, None where there is none (any more)."""
         fresh = self._fresh.get(request_id)
         if fresh is not None:
-            return fresh[0]
+            return fresh
         place = self._places.get(request_id)
         if place is None:
             return None
@@ -125,7 +141,7 @@ class Journal:
 
     def expire(self, now: float) -> None:
         """Begin a new segment where it is time; forget segments that are too old or too much."""
-        self.flush()
+        self.flush(all_of_it=True)
         wall = self._wall()
         current = self._segments[self._number]
         if current.size and (wall - current.began_at >= SEGMENT_SECONDS or current.size >= self._segment_bytes):
@@ -140,49 +156,70 @@ class Journal:
 
     # writing
 
-    def flush(self) -> None:
-        """Write what was kept and accepted since; a disk that takes nothing is logged, and memory serves instead."""
-        if not self._buffer or self._retry_at > self._wall():
+    def flush(self, *, all_of_it: bool = False) -> None:
+        """Write what was kept and accepted since; a disk that takes nothing is logged, and memory serves instead.
+
+        Answers that are only read, and read again as well, may wait a little for others.
+        """
+        if not self._unwritten:
             return
+        now = self._wall()
+        waits = not self._is_urgent and len(self._unwritten) < MOST_WAITING and now - self._written_at < LAZY_SECONDS
+        if (waits and not all_of_it) or self._retry_at > now:
+            return
+        records, places = self._records(now)
         segment = self._segments[self._number]
-        start = segment.size
+        data = b"".join(records)
         try:
-            written = os.write(segment.descriptor, self._buffer)
+            written = os.write(segment.descriptor, data)
         except OSError as error:
             self._not_written(str(error))
             return
-        if written < len(self._buffer):
-            os.ftruncate(segment.descriptor, start)
+        if written < len(data):
+            os.ftruncate(segment.descriptor, segment.size)
             self._not_written("the disk is full")
             return
-        segment.size = start + written
-        segment.written_at = self._wall()
-        for request_id, (_, offset) in self._fresh.items():
-            self._places[request_id] = (self._number, start + offset)
-            segment.request_ids.append(request_id)
-        self._fresh.clear()
-        self._buffer.clear()
+        self._places.update(places)
+        segment.request_ids += places
+        segment.size += written
+        segment.written_at = self._written_at = now
+        self._forget_unwritten()
         if segment.size >= self._segment_bytes:
             self.expire(0.0)
 
     def close(self) -> None:
         """Write the rest and close the files."""
-        self.flush()
+        self.flush(all_of_it=True)
         for segment in self._segments.values():
             segment.close()
 
-    def _append(self, kind: int, request_id: str, body: bytes) -> None:
-        name = request_id.encode()
-        head = _HEAD.pack(len(body), zlib.crc32(body), self._wall(), kind, len(name))
-        self._buffer += head + name + body
+    def _records(self, now: float) -> tuple[list[bytes], dict[str, tuple[int, int]]]:
+        """The bytes of what is not written yet, in parts, and where its finals will lie."""
+        number, offset = self._number, self._segments[self._number].size
+        parts: list[bytes] = []
+        places: dict[str, tuple[int, int]] = {}
+        for record in self._unwritten:
+            name, body = record.request_id.encode(), _encoder.encode(record)
+            if isinstance(record, Final):
+                places[record.request_id] = (number, offset)
+                kind = _FINAL
+            else:
+                kind = _ACCEPTED
+            parts += (_HEAD.pack(len(body), zlib.crc32(body), now, kind, len(name)), name, body)
+            offset += _HEAD.size + len(name) + len(body)
+        return parts, places
+
+    def _forget_unwritten(self) -> None:
+        self._unwritten.clear()
+        self._fresh.clear()
+        self._is_urgent = False
 
     def _not_written(self, reason: str) -> None:
         """What was not written stays in memory, within a bound, and is tried again."""
         self._retry_at = self._wall() + RETRY_SECONDS
         _log.error("the journal cannot be written: a restart would forget these replies", reason=reason)
-        if len(self._buffer) > UNWRITTEN_BYTES:
-            self._fresh.clear()
-            self._buffer.clear()
+        if sum(final.size_bytes for final in self._fresh.values()) > UNWRITTEN_BYTES:
+            self._forget_unwritten()
             for accepted in self._unfinished.values():
                 self.accept(accepted)
 
