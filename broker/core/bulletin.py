@@ -144,12 +144,15 @@ def queue_figures(devices: Iterable[Device], now: float) -> dict[str, Any]:
     by_priority: dict[str, int] = {}
     in_flight, oldest = 0, now
     for device in devices:
-        by_device[device.device_id] = len(device.queue)
+        queue = device.queue
+        by_device[device.device_id] = len(queue)
         in_flight += (device.running is not None) + len(device.control)
-        for job in device.queue:
-            name = job.command.priority.value
-            by_priority[name] = by_priority.get(name, 0) + 1
-            oldest = min(oldest, job.arrived)
+        if not len(queue):
+            continue
+        for level, count in queue.waiting().items():
+            if count:
+                by_priority[level.value] = by_priority.get(level.value, 0) + count
+        oldest = min(oldest, queue.oldest() or now)
     return {
         "depth": sum(by_device.values()),
         "in_flight": in_flight,

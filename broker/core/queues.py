@@ -29,6 +29,7 @@ class DeviceQueue:
         self._lines: dict[LoadPriority, OrderedDict[bytes, deque[Job]]] = {level: OrderedDict() for level in _ORDER}
         self._models: Counter[str] = Counter()
         self._length = 0
+        self._by_priority = dict.fromkeys(_ORDER, 0)
 
     def __len__(self) -> int:
         return self._length
@@ -106,12 +107,24 @@ class DeviceQueue:
         """Does anything wait here for this model?"""
         return model_id in self._models
 
+    def waiting(self) -> dict[LoadPriority, int]:
+        """How many wait, by priority; none is left out."""
+        return self._by_priority
+
+    def oldest(self) -> float | None:
+        """When the job that waits longest arrived; a line is in order of arrival."""
+        heads = [job.arrived for job in self._urgent]
+        heads += [line[0].arrived for level in _ORDER for line in self._lines[level].values()]
+        return min(heads, default=None)
+
     def _came(self, job: Job) -> None:
         self._length += 1
+        self._by_priority[job.command.priority] += 1
         self._models[job.model_id] += 1
 
     def _left(self, job: Job) -> None:
         self._length -= 1
+        self._by_priority[job.command.priority] -= 1
         self._models[job.model_id] -= 1
         if not self._models[job.model_id]:
             del self._models[job.model_id]
