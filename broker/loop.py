@@ -43,6 +43,12 @@ MESSAGES_PER_TURN = 16
 Sends in a row cost less than sends each on its own: libzmq wakes its I/O thread once for all of them.
 """
 
+AWAKE_SECONDS = 0.0004
+"""How long the loop looks again and again for what follows a command or its reply, before it sleeps.
+
+To be woken costs more than all that a command does here; work that trickles in costs at most this much of a core.
+"""
+
 MAX_TURN_SECONDS = 0.5
 
 _log = Logger()
@@ -71,6 +77,7 @@ class Loop:
         self._outbox = Outbox(sockets.commands)
         self._effects: list[Effect] = []
         self._busy = False
+        self._awake_until = 0.0
         self._running = True
 
     def run(self) -> None:
@@ -97,6 +104,8 @@ class Loop:
             self._apply()
 
     def _patience_ms(self) -> int:
+        if time.monotonic() < self._awake_until:
+            return 0
         due = self._core.next_at()
         waits = [MAX_TURN_SECONDS, self._outbox.retry_seconds or MAX_TURN_SECONDS]
         if due is not None:
@@ -123,6 +132,7 @@ class Loop:
     def _read_client(self) -> None:
         client, *frames = receive(self._sockets.commands)
         parts, payload, attachments = envelope.split(frames)
+        self._awake_until = time.monotonic() + AWAKE_SECONDS
         self._handle(ClientMessage(client, parts, payload, attachments))
 
     def _read_worker(self) -> None:
@@ -132,6 +142,8 @@ class Loop:
         except (msgspec.DecodeError, ValueError, IndexError) as error:
             _log.warning("unreadable message from a worker", worker=worker.hex(), error=str(error))
             return
+        if isinstance(header, link.JobUpdate):
+            self._awake_until = time.monotonic() + AWAKE_SECONDS
         self._handle(WorkerMessage(worker, header, tuple(frames[1:])))
 
     def _read_lines(self) -> None:
