@@ -11,7 +11,7 @@ from broker.core.finals import Accepted, Final
 from broker.core.jobs import Job, Waiter, respell
 from protocol.codec import Refused, decode_reply, encode_reply
 from protocol.enums import ReplyState
-from protocol.errors import ErrorCode, ErrorInfo
+from protocol.errors import ErrorCode, ErrorInfo, Fault
 from protocol.link import JobUpdate
 from protocol.replies import AcceptedReply, FailedReply, Reply, Timing
 from protocol.telemetry import MemoryPressure
@@ -100,8 +100,16 @@ class Answers:
         if is_personal(error):
             context.leaderless += followers
             return
+        try:
+            told = decode_reply(body)
+        except Fault:
+            told = None
         for follower in followers:
-            reply = decode_reply(body)
+            if told is None:
+                fault = Fault(ErrorCode.INTERNAL_ERROR, f"{job.action.name} ended with a reply that cannot be read")
+                self.fail(follower, fault.info)
+                continue
+            reply = told
             timing = msgspec.structs.replace(reply.timing, total_ms=self._timing(follower.arrived).total_ms)
             warnings = [*follower.warnings, *reply.warnings[len(job.warnings) :]]
             reply = msgspec.structs.replace(reply, request_id=follower.request_id, timing=timing, warnings=warnings)

@@ -20,6 +20,7 @@ from protocol.actions import Action
 from protocol.codec import decode_command, decode_reply, encode_reply
 from protocol.commands import Command, ModelCommand
 from protocol.enums import JobState
+from protocol.errors import Fault
 from protocol.link import ModelRef, Spelling
 from protocol.replies import Limits, Reply
 
@@ -113,8 +114,13 @@ def digests(body: Sequence[bytes]) -> tuple[bytes, ...]:
 
 
 def respell(body: bytes, written: Spelling, wanted: Spelling) -> bytes:
-    """A final reply as another waiter wants it."""
-    return body if written == wanted else encode_reply(decode_reply(body), wanted)
+    """A final reply as another waiter wants it; as it is, where it is none that can be read."""
+    if written == wanted:
+        return body
+    try:
+        return encode_reply(decode_reply(body), wanted)
+    except Fault:
+        return body
 
 
 def read_final(final: Final) -> Reply:
