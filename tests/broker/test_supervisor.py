@@ -59,9 +59,13 @@ def test_clients_that_connect_while_no_broker_runs_are_served_by_the_next_one() 
     listener = listen("tcp://127.0.0.1:*")
     assert listener is not None
     address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
-    with listener, zmq.Context() as context:
-        for _ in range(3):
-            with context.socket(zmq.DEALER) as client, context.socket(zmq.ROUTER) as router:
+    with listener:
+        for _ in range(3):  # a context each: once it has ended, no closed socket accepts any more
+            with (
+                zmq.Context() as context,
+                context.socket(zmq.DEALER) as client,
+                context.socket(zmq.ROUTER) as router,
+            ):
                 for one in (client, router):
                     one.setsockopt(zmq.LINGER, 0)
                     one.setsockopt(zmq.RCVTIMEO, 10_000)
