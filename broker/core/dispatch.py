@@ -74,7 +74,7 @@ class Dispatch:
         limits = self._context.limits
         if len(device.queue) >= limits.queued_per_device:
             text = f"{limits.queued_per_device} commands wait for {device.device_id}: it takes no more"
-            raise Fault(ErrorCode.QUEUE_FULL, text, retry_after_ms=1000)
+            raise Fault(ErrorCode.QUEUE_FULL, text, retry_after_ms=device.room_ms(self._context.clock()))
         self._enqueue(job, device)
         self._context.queue_changed = True
         if job.on_final is None:

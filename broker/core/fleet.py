@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from broker.core.decision import Memory
 from broker.core.jobs import Job
@@ -13,6 +14,14 @@ from protocol.enums import DeviceKind, DeviceState, PressureLevel, Tier
 from protocol.replies import DeviceInfo, HeldModel, RunningCommand
 from protocol.supervision import DeviceSlot
 from protocol.telemetry import DeviceIdentity, ModelResidency, Telemetry
+
+LEAST_RETRY_MS, MOST_RETRY_MS = 20, 60_000
+"""Bounds of an estimate that a refused client is told."""
+
+IDLE_RETRY_MS = 1000
+"""What a client is told where nothing runs that could end."""
+
+MOST_LOOKED_AT = 256
 
 _BRINGING = frozenset({"load_model", "generate", "optimize_model", "benchmark_model"})
 """Actions after which their model is on the device."""
@@ -122,6 +131,13 @@ class Device:
             used,
             critical=pressure.level is PressureLevel.CRITICAL,
         )
+
+    def room_ms(self, now: float) -> int:
+        """When a place in the queue is expected to be free: once what runs has ended; within bounds that make sense."""
+        left = 0.0 if self.running is None else self.running.estimate_ms
+        if self.running is not None and self.ends_at:
+            left = (self.ends_at - now) * 1000.0
+        return int(min(max(left, LEAST_RETRY_MS), MOST_RETRY_MS))
 
     def is_warm_for(self, job: Job) -> bool:
         """Can a command start here without a model being brought first?"""
@@ -325,6 +341,11 @@ class Fleet:
     def near(self, model_id: str) -> Mapping[Device, int]:
         """Devices that hold a model or have work in flight that brings it, the soonest free first, more or less."""
         return self._near.get(model_id, _NOBODY)
+
+    def room_ms(self, now: float) -> int:
+        """When some device, of the first that work, is expected to take its next command."""
+        working = (device.room_ms(now) for device in self.devices.values() if device.running is not None)
+        return min(islice(working, MOST_LOOKED_AT), default=IDLE_RETRY_MS)
 
     def holders(self, model_id: str) -> list[Device]:
         """Devices that hold a model in VRAM or RAM, in order; where none does, those that are about to."""

@@ -172,10 +172,10 @@ class Intake:
         jobs, limits = self._context.jobs, self._context.limits
         if jobs.queued_by(job.client) >= limits.queued_per_client:
             text = f"{limits.queued_per_client} commands of this client are queued: the broker takes no more of them"
-            raise Fault(ErrorCode.QUEUE_FULL, text, retry_after_ms=1000)
+            raise Fault(ErrorCode.QUEUE_FULL, text, retry_after_ms=self._context.fleet.room_ms(job.arrived))
         if jobs.queued_total >= limits.queued_total:
             text = f"{limits.queued_total} commands are queued: the broker takes no more"
-            raise Fault(ErrorCode.QUEUE_FULL, text, retry_after_ms=1000)
+            raise Fault(ErrorCode.QUEUE_FULL, text, retry_after_ms=self._context.fleet.room_ms(job.arrived))
 
     def _undecidable(self, job: Job) -> None:
         self._context.jobs.wait(job)

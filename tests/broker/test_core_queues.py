@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from room import Room, answer, assigned, cancels, code, ids, replies, residency
 
-from broker.core.events import SendWorker
+from broker.core.events import SendWorker, WorkerMessage
+from protocol.enums import ReplyState
 from protocol.errors import ErrorCode
+from protocol.link import JobUpdate
 from protocol.replies import Limits
 
 
@@ -153,3 +155,17 @@ def test_cancelled_timers_do_not_pile_up() -> None:
         (running,) = assigned(draw(room, f"r{number}"))
         room.finish(running)
     assert len(room.core.context.timers._heap) < 5000
+
+
+def test_a_refused_client_is_told_when_what_runs_will_have_ended() -> None:
+    room = Room(("cpu:0",), limits=Limits(queued_per_device=1))
+    (running,) = assigned(draw(room, "running"))
+    draw(room, "waits")
+    told = []
+    for eta_ms in (4000.0, 1500.0, 1.0, 1e9):
+        update = JobUpdate(
+            request_id="running", attempt=1, state=ReplyState.PROGRESS, success=True, step=1, eta_ms=eta_ms
+        )
+        room.handle(WorkerMessage(running.worker, update))
+        told.append(answer(draw(room, f"late-{eta_ms}"))["error"]["retry_after_ms"])
+    assert told == [pytest.approx(4000, abs=1), pytest.approx(1500, abs=1), 20, 60_000]
