@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import admin
+from cli import admin, decisions
 from cli.options import Device, Json, ModelId, Priority, Timeout, key_and_value, load_configuration, parsed
 from protocol.enums import (
     HashDepth,
@@ -376,5 +376,5 @@ def schema(
     show(name)
 
 
-for command in (admin.drain, admin.resume, admin.restart):
+for command in (decisions.plan, decisions.explain, admin.drain, admin.resume, admin.restart):
     app.command()(command)

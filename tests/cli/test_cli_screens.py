@@ -6,16 +6,18 @@ import io
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import replies
 from rich.console import Console, RenderableType
 
-from cli.screens import bars, catalogue, devices, events, residency
+from cli.screens import bars, catalogue, decisions, devices, events, residency
 from cli.session import failure_panel
 from client.events import Published
 from protocol.enums import DeviceState, JobState, PressureLevel, Tier
 from protocol.events import CatalogEvent, Event, JobEvent, ModelEvent, QueueEvent, TelemetryEvent, WorkerEvent
-from protocol.replies import JobProgress
+from protocol.replies import ExplainReply, JobProgress, PlanReply
+from protocol.replies.broker import Candidate, PlannedEviction, WaitRecord
 from protocol.telemetry import DeviceMemory, HostMemory
 
 WIDTHS = (20, 40, 80, 200)
@@ -95,6 +97,52 @@ def test_ps_shows_memory_models_step_and_pressure() -> None:
 def test_load_says_which_option_was_not_applied_and_why() -> None:
     shown = drawn(residency.load_view(reply("load_model")), 160)
     assert "enable_tensor_rt" in shown and "not on a cpu device" in shown and "50% of the file" in shown
+
+
+CANDIDATES = [
+    Candidate(device_id="cpu:0", score=435.0, terms={"queue_ms": 0.0, "load_ms": 360.0, "replication_ms": 75.0}),
+    Candidate(device_id="cpu:1", excluded_because="it is [disabled]"),
+]
+PLAN = PlanReply(
+    request_id="r",
+    action="plan",
+    device_id="cpu:0",
+    model_id="m",
+    fits=True,
+    bytes_needed=1 << 30,
+    peak_bytes=1 << 31,
+    evictions=[PlannedEviction(model_id="old", bytes=1 << 30)],
+    estimated_ms=435.0,
+    candidates=CANDIDATES,
+)
+EXPLANATION = ExplainReply(
+    request_id="r",
+    action="explain",
+    target_request_id="t",
+    candidates=CANDIDATES,
+    chosen="cpu:0",
+    waits=[WaitRecord(reason="in the queue of cpu:0", ms=12.0)],
+    passes=2,
+)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_decisions_fit_any_width(width: int) -> None:
+    for view in (decisions.plan_view(PLAN), decisions.explain_view(EXPLANATION)):
+        assert drawn(view, width).strip()
+
+
+def test_a_plan_shows_bytes_evictions_and_what_a_score_is_made_of() -> None:
+    shown = drawn(decisions.plan_view(PLAN), 160)
+    for part in ("fits m", "1.0 GiB, 2.0 GiB at its peak", "old (1.0 GiB)", "435 ms", "75 ms", "it is [disabled]"):
+        assert part in shown
+
+
+def test_an_explanation_shows_waits_and_passes_or_why_there_is_none() -> None:
+    shown = drawn(decisions.explain_view(EXPLANATION), 160)
+    assert "went to cpu:0" in shown and "in the queue of cpu:0 12 ms" in shown and "2 times" in shown
+    unknown = msgspec.structs.replace(EXPLANATION, chosen=None, candidates=[], message="nothing is remembered of t")
+    assert drawn(decisions.explain_view(unknown), 80).strip() == "nothing is remembered of t"
 
 
 def test_words_in_brackets_are_words() -> None:
