@@ -30,6 +30,10 @@ TICK_MS = 100
 DRAIN_MESSAGES = 256
 
 
+LOOK_SECONDS = 0.5
+"""A signal that comes right before a thread goes to sleep does not wake it: who waits looks up now and then."""
+
+
 class Pending:
     """A command that was sent. Its answers are read once: by `result`, or by iterating."""
 
@@ -44,7 +48,10 @@ class Pending:
     def __iter__(self) -> Iterator[Answer[Reply]]:
         """Every progress reply, then the final one. Raises what `Client.send` raises."""
         while True:
-            outcome = self._outcomes.get()
+            try:
+                outcome = self._outcomes.get(timeout=LOOK_SECONDS)
+            except queue.Empty:
+                continue
             if isinstance(outcome, Exception):
                 raise outcome
             if not outcome.reply.success:
