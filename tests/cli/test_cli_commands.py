@@ -147,6 +147,15 @@ def test_status_wait_fails_when_a_worker_is_not_ready_in_time(vrambroker: Run) -
     assert "not every worker was ready" in done.stderr
 
 
+def interruptible(words: list[str]) -> subprocess.Popen[str]:
+    """A process that hears SIGINT, also where the tests themselves run in a background that ignores it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        return subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_interrupting_a_generation_cancels_it_without_a_traceback(tmp_path: Path) -> None:
     begun: list[Received] = []
 
@@ -159,7 +168,7 @@ def test_interrupting_a_generation_cancels_it_without_a_traceback(tmp_path: Path
 
     with Router(answer) as router:
         words = [sys.executable, "-m", "cli", "-e", router.endpoint, "generate", "m", "p", "-o", str(tmp_path)]
-        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        with interruptible(words) as process:
             while not begun:
                 assert process.poll() is None
             process.send_signal(signal.SIGINT)
