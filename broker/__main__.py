@@ -22,10 +22,14 @@ from broker.sockets import Sockets
 from protocol.ids import uuid7
 from protocol.supervision import BrokerSpec, Ready, line
 from settings import lifeline
+from settings.config import ConfigError
 from settings.logs import configure
 
 ADDRESS_IN_USE = 3
 """Exit status where an endpoint cannot be bound."""
+
+UNUSABLE_KEYS = 2
+"""Exit status where the keys that guard the endpoints cannot be read any more."""
 
 
 def main() -> int:
@@ -38,6 +42,9 @@ def main() -> int:
     epoch = uuid7()
     try:
         sockets = Sockets(spec)
+    except ConfigError as error:
+        sys.stderr.write(f"vrambroker: {error}\n")
+        return UNUSABLE_KEYS
     except zmq.ZMQError as error:
         sys.stderr.write(f"vrambroker: cannot bind {spec.commands}, {spec.events}: {error}\n")
         return ADDRESS_IN_USE

@@ -35,6 +35,7 @@ from broker.notebook import Notebook
 from broker.outbox import Outbox
 from broker.sockets import Sockets
 from protocol import link, supervision
+from protocol.supervision import Door
 from settings.logs import Logger
 
 MESSAGES_PER_TURN = 16
@@ -74,7 +75,9 @@ class Loop:
         self._lines_in = lines_in
         self._lines_out = lines_out
         self._partial = b""
-        self._outbox = Outbox(sockets.commands)
+        self._doors = sockets.doors_of(Door.COMMANDS)
+        self._link_doors = sockets.doors_of(Door.WORKERS)
+        self._outbox = Outbox(sockets.commands, self._doors)
         self._effects: list[Effect] = []
         self._busy = False
         self._awake_until = 0.0
@@ -86,8 +89,13 @@ class Loop:
         commands, worker_link, events = self._sockets.commands, self._sockets.link, self._sockets.publisher.socket
         for source in (commands, worker_link, events, self._lines_in):
             poller.register(source, zmq.POLLIN)
+        doors = self._sockets.doors
+        for source in doors.sockets if doors is not None else ():
+            poller.register(source, zmq.POLLIN)
         while self._running:
             ready = dict(poller.poll(self._patience_ms()))
+            if doors is not None:
+                doors.attend()
             if worker_link in ready:
                 self._drain(self._read_worker)
             if commands in ready:
@@ -130,13 +138,23 @@ class Loop:
         self._apply()
 
     def _read_client(self) -> None:
-        client, *frames = receive(self._sockets.commands)
+        sender = None
+        if self._doors is None:
+            client, *frames = receive(self._sockets.commands)
+        else:
+            client, frames, sender = self._doors.receive(self._sockets.commands, Door.COMMANDS)
         parts, payload, attachments = envelope.split(frames)
         self._awake_until = time.monotonic() + AWAKE_SECONDS
-        self._handle(ClientMessage(client, parts, payload, attachments))
+        self._handle(ClientMessage(client, parts, payload, attachments, sender))
 
     def _read_worker(self) -> None:
-        worker, *frames = receive(self._sockets.link)
+        if self._link_doors is None:
+            worker, *frames = receive(self._sockets.link)
+        else:
+            worker, frames, sender = self._link_doors.receive(self._sockets.link, Door.WORKERS)
+            if not sender.admitted:
+                _log.warning("a message under a key that is admitted no more", worker=worker.hex())
+                return
         try:
             header = link.decode_from_worker(frames[0])
         except (msgspec.DecodeError, ValueError, IndexError) as error:

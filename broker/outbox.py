@@ -9,6 +9,7 @@ from collections import deque
 
 import zmq
 
+from broker.auth import Doors
 from broker.frames import send
 from settings.logs import Logger
 
@@ -21,10 +22,11 @@ _log = Logger()
 
 
 class Outbox:
-    """Sends to the clients of one ROUTER socket with `ROUTER_MANDATORY`."""
+    """Sends to the clients of one ROUTER socket with `ROUTER_MANDATORY`; `doors` are those that guard it."""
 
-    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], doors: Doors | None = None) -> None:
         self._socket = socket
+        self._doors = doors
         self._waiting: dict[bytes, deque[tuple[bytes, ...]]] = {}
         self._bytes: dict[bytes, int] = {}
 
@@ -48,8 +50,12 @@ class Outbox:
                 self._forget(client)
 
     def _try(self, client: bytes, frames: tuple[bytes, ...]) -> bool:
+        route = client if self._doors is None else self._doors.route(client)
+        if route is None:
+            _log.info("a reply has nobody to go to", client=client.hex())
+            return True
         try:
-            send(self._socket, (client, *frames))
+            send(self._socket, (route, *frames))
         except zmq.Again:
             return False
         except zmq.ZMQError as error:

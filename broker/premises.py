@@ -4,24 +4,77 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import ipaddress
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from protocol.supervision import Door
 from settings.config import ConfigError, Settings
+from settings.keys import LOCAL_WORKERS, KeyFolder, Role
 
 LONGEST_SOCKET_PATH = 100
 """Bytes of a Unix socket's path that every system takes."""
 
+ROLES = {
+    Door.COMMANDS: frozenset({Role.CLIENT, Role.ADMIN}),
+    Door.EVENTS: frozenset({Role.CLIENT, Role.ADMIN}),
+    Door.WORKERS: frozenset({Role.WORKER}),
+}
+"""Which roles may connect where."""
+
+
+def guarded_doors(settings: Settings) -> list[Door]:
+    """The endpoints that are served with keys only: those that others can reach, or all on TCP where `curve` is set."""
+    addresses = {Door.COMMANDS: settings.commands, Door.EVENTS: settings.events, Door.WORKERS: settings.workers}
+    return [
+        door
+        for door, address in addresses.items()
+        if address and (not _is_local(address) or (settings.curve and not address.startswith("ipc://")))
+    ]
+
 
 def refuse_open_addresses(settings: Settings) -> None:
-    """Addresses that others can reach need keys, and this version has none. Raises ConfigError."""
-    for name, address in (("commands", settings.commands), ("events", settings.events)):
-        host = address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-        local = address.startswith("ipc://") or host in {"localhost", "::1"}
-        if not local and not host.startswith("127."):
-            raise ConfigError(f"{name} is '{address}': only loopback addresses are served without CURVE keys")
+    """Addresses that need keys are served only where there are some for them. Raises ConfigError."""
+    folder = KeyFolder(settings.keys)
+    for door in guarded_doors(settings):
+        _check_keys(door.value, getattr(settings, door.value), ROLES[door], folder)
+    if not _is_local(f"tcp://{settings.web}"):
+        _check_keys("web", settings.web, frozenset(Role), folder)
+
+
+def _check_keys(name: str, address: str, roles: frozenset[Role], folder: KeyFolder) -> None:
+    wanted = " or ".join(role.value for role in Role if role in roles)
+    if not any(key.role in roles for key in folder.admitted()):
+        role = min(roles, key=list(Role).index)
+        text = "is served with CURVE keys only" if _is_local(address) else "is no loopback address: it needs CURVE keys"
+        text = f"{name} is '{address}': that {text}, and {folder.path} admits no {wanted}"
+        raise ConfigError(f"{text}; make a key with `vrambroker keys make NAME --role {role.value}`")
+    folder.server()
+
+
+def link_key_file(settings: Settings) -> str:
+    """The key of the workers that are started here, made where it is missing; empty where the link has no keys."""
+    if Door.WORKERS not in guarded_doors(settings):
+        return ""
+    folder = KeyFolder(settings.keys)
+    path = folder.secret_file(LOCAL_WORKERS)
+    if path is None:
+        folder.make(LOCAL_WORKERS, Role.WORKER)
+        path = folder.secret_file(LOCAL_WORKERS)
+    return str(path)
+
+
+def _is_local(address: str) -> bool:
+    """Can nobody on another host reach it? A name that is no number is not trusted, `localhost` apart."""
+    if address.startswith("ipc://"):
+        return True
+    host = address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def make_folders(settings: Settings) -> None:

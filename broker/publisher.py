@@ -6,6 +6,7 @@ A subscriber that cannot keep up loses events at its own high-water mark; nothin
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import msgspec
 import zmq
@@ -16,6 +17,12 @@ from protocol.events import MSGPACK_PREFIX
 
 HIGH_WATER_MARK = 10_000
 
+CHANGES_PER_TURN = 16
+"""Subscriptions that are greeted before commands get their turn again."""
+
+MOST_RECEIVED_BYTES = 64 << 10
+"""Of a subscription; who sends more is cut off."""
+
 _COMES, _GOES = b"\x01", b"\x00"
 
 _json = msgspec.json.Encoder()
@@ -25,16 +32,25 @@ _msgpack = msgspec.msgpack.Encoder()
 class Publisher:
     """Owns the XPUB socket. Nothing is encoded for a topic that nobody wants.
 
-    `listener` is a descriptor that listens at the address already, -1 for none.
+    `listener` is a descriptor that listens at the address already, -1 for none; `guard` sets who may subscribe.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, listener: int = -1) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        listener: int = -1,
+        guard: Callable[[zmq.Socket[bytes]], None] | None = None,
+    ) -> None:
         self.socket = context.socket(zmq.XPUB)
         self.socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
         self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, MOST_RECEIVED_BYTES)
         self.socket.setsockopt(zmq.XPUB_VERBOSER, 1)
         if listener >= 0:
             self.socket.setsockopt(zmq.USE_FD, listener)
+        if guard is not None:
+            guard(self.socket)
         self.socket.bind(address)
         self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._subscriptions: Counter[bytes] = Counter()
@@ -49,9 +65,11 @@ class Publisher:
             self._send(topic, _msgpack.encode(event.payload))
 
     def read_subscriptions(self) -> list[Subscribed]:
-        """Take in who came, and whom the last one left."""
-        changes = []
-        while readable(self.socket):
+        """Take in who came, and whom the last one left: a turn's worth, so that nobody waits for a flood of them."""
+        changes: list[Subscribed] = []
+        for _ in range(CHANGES_PER_TURN):
+            if not readable(self.socket):
+                break
             message = self.socket.recv()
             prefix = message[1:]
             if message[:1] == _COMES:
@@ -65,7 +83,10 @@ class Publisher:
         return changes
 
     def _wanted(self, topic: bytes) -> bool:
-        return any(topic.startswith(prefix) for prefix in self._subscriptions)
+        prefixes = self._subscriptions
+        if len(prefixes) <= len(topic):
+            return any(map(topic.startswith, prefixes))
+        return any(topic[:size] in prefixes for size in range(len(topic) + 1))
 
     def _send(self, topic: bytes, payload: bytes) -> None:
         send(self.socket, (topic, payload))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import zmq
 
+from broker.auth import Doors
 from broker.publisher import Publisher
 from protocol import supervision
+from protocol.supervision import Door
 
 HIGH_WATER_MARK = 10_000
 
@@ -15,13 +17,18 @@ class Sockets:
 
     def __init__(self, spec: supervision.BrokerSpec) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.doors = Doors(self.context, spec) if spec.guarded else None
+        """Those of the endpoints that keys guard, None where there are none."""
+        self._guarded = spec.guarded
         limit = spec.limits.attachments_bytes + spec.limits.payload_bytes
-        self.commands = self._router(spec.commands, max_bytes=limit, listener=spec.commands_fd)
-        self.link = self._router(spec.link, max_bytes=-1)
+        self.commands = self._router(Door.COMMANDS, spec.commands, max_bytes=limit, listener=spec.commands_fd)
+        self.link = self._router(Door.WORKERS, spec.link, max_bytes=-1)
         self.link.setsockopt(zmq.ROUTER_HANDOVER, 1)
-        self.publisher = Publisher(self.context, spec.events, listener=spec.events_fd)
+        self.publisher = Publisher(
+            self.context, spec.events, spec.events_fd, lambda socket: self._guard(socket, Door.EVENTS)
+        )
 
-    def _router(self, address: str, *, max_bytes: int, listener: int = -1) -> zmq.Socket[bytes]:
+    def _router(self, door: Door, address: str, *, max_bytes: int, listener: int = -1) -> zmq.Socket[bytes]:
         socket = self.context.socket(zmq.ROUTER)
         socket.setsockopt(zmq.LINGER, 1000)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -30,11 +37,23 @@ class Sockets:
         socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
         if listener >= 0:
             socket.setsockopt(zmq.USE_FD, listener)
+        self._guard(socket, door)
         socket.bind(address)
         return socket
 
+    def doors_of(self, door: Door) -> Doors | None:
+        """Who guards an endpoint; None for one that is plain."""
+        return self.doors if door in self._guarded else None
+
+    def _guard(self, socket: zmq.Socket[bytes], door: Door) -> None:
+        doors = self.doors_of(door)
+        if doors is not None:
+            doors.guard(socket, door)
+
     def close(self) -> None:
         """Send what is on its way, then close."""
+        if self.doors is not None:
+            self.doors.close()
         for socket in (self.commands, self.link, self.publisher.socket):
             socket.close()
         self.context.term()

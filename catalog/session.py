@@ -28,6 +28,7 @@ from protocol.codec import Refused, decode_command, encode_reply
 from protocol.enums import ReplyState
 from protocol.errors import ErrorCode, ErrorInfo, Fault
 from protocol.records import Record
+from settings.keys import read_key
 from settings.logs import Logger
 
 log = Logger()
@@ -65,6 +66,8 @@ class Session:
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.setsockopt(zmq.IDENTITY, self._worker_id.encode())
         self._socket.setsockopt(zmq.LINGER, 500)
+        if spec.key_file:
+            read_key(Path(spec.key_file)).apply(self._socket)
         self._outbox: deque[list[bytes]] = deque()
         self._waiting: deque[Job] = deque()
         self._running: Running | None = None
@@ -201,7 +204,7 @@ class Session:
             if isinstance(job.command, c.ScanModels):
                 self._begin(self._catalogue.scan_models(job.command), job)
                 return
-            reply = self._catalogue.answer(job.command, job.assign.request_id)
+            reply = self._catalogue.answer(job.command, job.assign.echo_id)
         except Fault as fault:
             self._fail(job.assign, fault.info, job.started)
         except Exception as error:
@@ -216,7 +219,7 @@ class Session:
         self._running = None
         self._catalogue.finish_scan(done.scan)
         if done.job is not None:
-            self._reply(done.job, self._catalogue.scan_reply(done.scan, done.job.assign.request_id))
+            self._reply(done.job, self._catalogue.scan_reply(done.scan, done.job.assign.echo_id))
             return
         for refused in done.scan.outcome.rejected:
             log.warning("model refused", path=refused.path, code=refused.code.value, reason=refused.reason)
@@ -283,7 +286,7 @@ class Session:
         state = ReplyState.CANCELLED if error.code is ErrorCode.CANCELLED else ReplyState.FAILED
         total_ms = assign.queue_ms + (time.monotonic() - started) * 1000
         reply = r.FailedReply(
-            request_id=assign.request_id,
+            request_id=assign.echo_id,
             action=assign.action,
             success=False,
             state=state,

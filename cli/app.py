@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import admin, decisions
+from cli import admin, decisions, keys
 from cli.options import Device, Json, ModelId, Priority, Timeout, key_and_value, load_configuration, parsed
 from protocol.enums import (
     HashDepth,
@@ -55,9 +55,17 @@ def root(
         str | None,
         typer.Option("--endpoint", "-e", help="The broker's command address; without it, this machine's broker."),
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", "-k", help="The key to connect with: its file, or its name in this broker's folder."),
+    ] = None,
 ) -> None:
     """Starts a broker, and talks to one."""
+    from settings.keys import choose
+
     context.obj = endpoint
+    if key:
+        choose(key)
 
 
 @app.command()
@@ -375,6 +383,8 @@ def schema(
 
     show(name)
 
+
+app.add_typer(keys.app, name="keys")
 
 for command in (decisions.plan, decisions.explain, admin.drain, admin.resume, admin.restart):
     app.command()(command)

@@ -23,6 +23,7 @@ from client.sync import Client
 from protocol.commands import Cancel, Ping
 from protocol.errors import ErrorInfo
 from protocol.replies import Reply
+from settings.config import ConfigError
 
 FAILED = 1
 USAGE = 2
@@ -80,6 +81,8 @@ def connect(endpoint: str | None) -> Client:
         return Client(endpoint)
     except zmq.ZMQError as error:
         fail(f"'{endpoint}' is no endpoint to connect to: {error}", USAGE)
+    except ConfigError as error:
+        fail(str(error), USAGE)
 
 
 def _cancel(session: Session) -> None:

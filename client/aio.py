@@ -39,7 +39,7 @@ class AsyncClient(AsyncCalls):
         resend_seconds: float = RESEND_SECONDS,
     ) -> None:
         self.endpoint = endpoint or find().commands
-        self._curve = curve
+        self._curve = curve or CurveKeys.find()
         self._ledger = Ledger(self.endpoint, encoding, resend_seconds)
         self._context: zmq.asyncio.Context | None = None
         self._socket: Any = None
@@ -143,8 +143,10 @@ class AsyncClient(AsyncCalls):
             self._ledger.fail_all(error)
 
     async def _transmit(self, flights: Sequence[Flight]) -> None:
+        """Send what has a way to go; after a refused handshake there is none, and silence is the answer."""
         for flight in flights:
-            await self._socket.send_multipart(flight.frames, copy=not is_large(flight.frames))
+            with contextlib.suppress(zmq.Again):
+                await self._socket.send_multipart(flight.frames, zmq.DONTWAIT, copy=not is_large(flight.frames))
 
     async def _receive(self) -> None:
         while True:

@@ -102,7 +102,7 @@ class EventStream:
         self.endpoint = endpoint or find().events
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
-        self._sequence = _connect(self._socket, self.endpoint, tuple(topics), encoding, curve)
+        self._sequence = _connect(self._socket, self.endpoint, tuple(topics), encoding, curve or CurveKeys.find())
 
     def __enter__(self) -> EventStream:
         return self
@@ -145,7 +145,7 @@ class AsyncEventStream:
         self.endpoint = endpoint or find().events
         self._context = Context()
         self._socket = self._context.socket(zmq.SUB)
-        self._sequence = _connect(self._socket, self.endpoint, tuple(topics), encoding, curve)
+        self._sequence = _connect(self._socket, self.endpoint, tuple(topics), encoding, curve or CurveKeys.find())
 
     async def __aenter__(self) -> AsyncEventStream:
         return self

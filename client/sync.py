@@ -73,8 +73,9 @@ class Pending:
 class Client(Calls):
     """A connection to a broker; close it, or use it in a `with`.
 
-    `endpoint` is a ZeroMQ address, by default that of the broker found on this machine. A command is sent again with
-    its id after a reconnect and after `resend_seconds` of silence, doubled each time; it never runs twice.
+    `endpoint` is a ZeroMQ address, by default that of the broker found on this machine; `curve` are the keys, by
+    default those that `VRAMBROKER_KEY` names. Raises ConfigError for keys that cannot be read. A command is sent again
+    with its id after a reconnect and after `resend_seconds` of silence, doubled each time; it never runs twice.
     """
 
     def __init__(
@@ -86,13 +87,14 @@ class Client(Calls):
         resend_seconds: float = RESEND_SECONDS,
     ) -> None:
         self.endpoint = endpoint or find().commands
+        keys = curve or CurveKeys.find()
         self._ledger = Ledger(self.endpoint, encoding, resend_seconds)
         self._outbox: deque[Flight] = deque()
         self._closing = False
         self._lock = threading.Lock()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
-        prepare(self._socket, curve)
+        prepare(self._socket, keys)
         self._monitor = self._socket.get_monitor_socket(WATCHED)
         self._wake, self._woken = socket.socketpair()
         self._woken.setblocking(False)
@@ -199,8 +201,10 @@ class Client(Calls):
                 self._transmit([flight])
 
     def _transmit(self, flights: Sequence[Flight]) -> None:
+        """Send what has a way to go; after a refused handshake there is none, and silence is the answer."""
         for flight in flights:
-            self._socket.send_multipart(flight.frames, copy=not is_large(flight.frames))
+            with contextlib.suppress(zmq.Again):
+                self._socket.send_multipart(flight.frames, zmq.DONTWAIT, copy=not is_large(flight.frames))
 
     def _watch(self) -> None:
         while readable(self._monitor):

@@ -185,12 +185,21 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     epoch: str
 
 
+SCOPE_END = "\t"
+"""Ends the scope, a key, in a request id as the broker knows it; no id on the wire has one."""
+
+
+def wire_id(request_id: str) -> str:
+    """A request id of the broker's as clients know it: without its scope."""
+    return request_id.rpartition(SCOPE_END)[2]
+
+
 class Assign(Message, frozen=True, kw_only=True, tag="assign"):
     """A command to execute, its body behind it exactly as the client sent it.
 
-    `request_id` may differ from the body's; it is the one to echo. `warnings` stand in the reply before the worker's
-    own. `deadline_ms` is what is left of the deadline, None for none. `model` is None when the command names no model
-    that the catalogue knows. `device_id` is where the command runs, as the reply shall name it.
+    `request_id` may differ from the body's; `echo_id` is the one for the reply. `warnings` stand in the reply
+    before the worker's own. `deadline_ms` is what is left of the deadline, None for none. `model` is None when the
+    command names no model that the catalogue knows. `device_id` is where the command runs, as the reply shall name it.
     """
 
     request_id: str
@@ -204,6 +213,11 @@ class Assign(Message, frozen=True, kw_only=True, tag="assign"):
     stream_progress: bool = False
     device_id: str = ""
     model: ModelRef | None = None
+
+    @property
+    def echo_id(self) -> str:
+        """The request id as the client knows it."""
+        return wire_id(self.request_id)
 
 
 class CancelJob(Message, frozen=True, kw_only=True, tag="cancel"):
@@ -247,6 +261,7 @@ ToWorker = Welcome | Assign | CancelJob | Devices | UsageFact | Stop
 class WorkerSpec(Record, frozen=True, kw_only=True):
     """All that a device worker is told at its start; it reads neither environment nor configuration file.
 
+    `key_file` holds the CURVE keys for the link, where it has some.
     `budget_bytes` is the VRAM of a cpu or virtual device; `pin` are environment variables set before torch is imported.
     """
 
@@ -260,6 +275,7 @@ class WorkerSpec(Record, frozen=True, kw_only=True):
     ram_budget_bytes: int
     reserve_bytes: int = 0
     cuda_uuid: str = ""
+    key_file: str = ""
     heartbeat_ms: int = 500
     telemetry_ms: int = 1000
     loading_strategy: LoadingStrategy = LoadingStrategy.DEFAULT
@@ -273,6 +289,7 @@ class CatalogSpec(Record, frozen=True, kw_only=True):
     runtime: str
     data: str
     model_roots: list[str]
+    key_file: str = ""
     heartbeat_ms: int = 500
 
 
@@ -288,7 +305,10 @@ def encode(message: Message) -> bytes:
 
 def decode_from_worker(frame: bytes) -> FromWorker:
     """A header that a worker sent. Raises msgspec.DecodeError (or ValueError) on anything else."""
-    return _from_worker.decode(frame)
+    try:
+        return _from_worker.decode(frame)
+    except RecursionError:
+        raise ValueError("the header is nested too deeply") from None
 
 
 def decode_to_worker(frame: bytes) -> ToWorker:

@@ -5,6 +5,8 @@ The supervisor knows processes, the broker knows work; neither opens a socket to
 
 from __future__ import annotations
 
+import enum
+
 import msgspec
 from msgspec import Struct
 
@@ -36,6 +38,23 @@ class ProgressBudgets(Record, frozen=True, kw_only=True, forbid_unknown_fields=T
     generate: float = 120.0
 
 
+class Door(enum.Enum):
+    """An endpoint that keys can guard; its value is the endpoint's ZAP domain and its setting's name."""
+
+    COMMANDS = "commands"
+    EVENTS = "events"
+    WORKERS = "workers"
+
+
+class Quota(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one key may ask for: bytes of a message, commands a second on average and at once, work under way."""
+
+    message_bytes: int = 129 << 20
+    commands_per_second: float = 2000.0
+    burst: int = 4000
+    in_flight: int = 4096
+
+
 class BrokerSpec(Record, frozen=True, kw_only=True):
     """All that the broker is told at its start."""
 
@@ -51,6 +70,13 @@ class BrokerSpec(Record, frozen=True, kw_only=True):
     """Devices whose workers outlived the broker before this one."""
     data: str = ""
     """The folder of the journal and of what was learned; empty: nothing outlives the process."""
+    guarded: list[Door] = []
+    """Endpoints that are served with CURVE keys only."""
+    keys: str = ""
+    """The keys folder."""
+    quota: Quota = Quota()
+    quotas: dict[str, Quota] = {}
+    """By a key's name, where it has one of its own."""
     commands_fd: int = -1
     events_fd: int = -1
     """Listening sockets of these addresses that the supervisor keeps; -1: the broker binds the address itself."""

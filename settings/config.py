@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from protocol.enums import DeviceKind
 from protocol.replies import Limits
-from protocol.supervision import ProgressBudgets
+from protocol.supervision import ProgressBudgets, Quota
 
 DEFAULT_COMMANDS = "tcp://127.0.0.1:5555"
 DEFAULT_EVENTS = "tcp://127.0.0.1:5556"
@@ -55,7 +55,8 @@ class RestartLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Settings(Struct, frozen=True, kw_only=True):
     """Everything that a `serve` obeys. Sizes in bytes, `devices` None for auto.
 
-    `broker_memory_bytes` and `worker_memory_bytes` bound one process each; 0: derived from the host's memory.
+    `broker_memory_bytes` and `worker_memory_bytes` bound one process each; 0: derived from the host's memory. `curve`:
+    keys are needed on loopback too. `quotas` are those of the keys that have their own, by name.
     """
 
     runtime: Path
@@ -80,6 +81,20 @@ class Settings(Struct, frozen=True, kw_only=True):
     restarts: RestartLimits = RestartLimits()
     progress: ProgressBudgets = ProgressBudgets()
     limits: Limits = msgspec.field(default_factory=Limits)
+    curve: bool = False
+    quota: Quota = Quota()
+    quotas: dict[str, Quota] = {}
+
+    @property
+    def keys(self) -> Path:
+        """The folder of the CURVE keys."""
+        return self.data / "keys"
+
+
+class QuotaTable(Quota, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every key may ask for; `keys` says, by name, what some may instead."""
+
+    keys: dict[str, dict[str, Any]] = {}
 
 
 class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,9 +122,11 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     restarts: RestartLimits | None = None
     progress: ProgressBudgets | None = None
     limits: Limits | None = None
+    curve: bool | None = None
+    quotas: QuotaTable | None = None
 
 
-Table = TypeVar("Table", RestartLimits, ProgressBudgets)
+Table = TypeVar("Table", RestartLimits, ProgressBudgets, Quota)
 
 
 def load(config: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
@@ -145,6 +162,8 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
         "restarts": _all_above_zero("restarts", file.restarts),
         "progress": _all_above_zero("progress", file.progress),
         "limits": _limits(file.limits),
+        "curve": file.curve,
+        **_quotas(file.quotas),
     }
     return Settings(**{key: value for key, value in chosen.items() if value is not None})
 
@@ -235,6 +254,23 @@ def _limits(limits: Limits | None) -> Limits | None:
     for name, value in msgspec.structs.asdict(limits).items() if limits else ():
         _at_least(f"limits.{name}", value, 0 if name == "warmup_runs" else 1)
     return limits
+
+
+def _quotas(table: QuotaTable | None) -> dict[str, Any]:
+    """The settings `quota` and `quotas`; what a key's own table leaves out is as for every key."""
+    if table is None:
+        return {}
+    common = {name: getattr(table, name) for name in Quota.__struct_fields__}
+    quotas = {}
+    for name, own in table.keys.items():
+        try:
+            quotas[name] = msgspec.convert(common | own, Quota)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"quotas.keys.{name}: {error}") from None
+    quota = Quota(**common)
+    for where, one in (("quotas", quota), *((f"quotas.keys.{name}", one) for name, one in quotas.items())):
+        _all_above_zero(where, one)
+    return {"quota": quota, "quotas": quotas}
 
 
 def _roots(text: str | None) -> tuple[Path, ...] | None:

@@ -177,7 +177,7 @@ def common(job: Job) -> dict[str, Any]:
     """The fields that every reply of a device action takes from its assignment."""
     assign = job.assign
     return {
-        "request_id": assign.request_id,
+        "request_id": assign.echo_id,
         "action": assign.action,
         "device_id": assign.device_id,
         "model_id": assign.model.model_id if assign.model else "",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from pathlib import Path
 
 import msgspec
 import zmq
@@ -13,6 +14,7 @@ import zmq
 from protocol import link
 from protocol.enums import Lane
 from protocol.errors import ErrorCode
+from settings.keys import read_key
 from settings.logs import Logger
 from worker.engine import Engine
 from worker.job import Job
@@ -42,6 +44,8 @@ class Session:
         self._socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.IDENTITY, self._worker_id.encode())
         self._socket.setsockopt(zmq.LINGER, FLUSH_MS)
+        if spec.key_file:
+            read_key(Path(spec.key_file)).apply(self._socket)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(mailbox.descriptor, zmq.POLLIN)

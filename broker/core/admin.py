@@ -13,6 +13,7 @@ from broker.core.events import TellSupervisor
 from broker.core.fleet import Device
 from broker.core.jobs import Job
 from broker.core.placement import place
+from broker.core.quotas import Sender
 from broker.core.renewal import renew, replace_now
 from protocol import commands as c
 from protocol import replies as r
@@ -20,9 +21,13 @@ from protocol.errors import ErrorCode, Fault
 from protocol.supervision import DrainChild
 
 
-def check_allowed(action: str, context: Context) -> None:
-    """Raise UNAUTHORIZED where administration is off."""
-    if not context.spec.admin:
+def check_allowed(action: str, sender: Sender | None, context: Context) -> None:
+    """Raise UNAUTHORIZED for a key that is no admin's; without keys, where administration is off."""
+    if sender is not None:
+        if not sender.admin:
+            text = f"{action} is an administrator's command, and the key {sender.name} is a client's"
+            raise Fault(ErrorCode.UNAUTHORIZED, text)
+    elif not context.spec.admin:
         text = f"{action} is an administrator's command, and administration is off: the setting is admin = true"
         raise Fault(ErrorCode.UNAUTHORIZED, text)
 

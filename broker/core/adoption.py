@@ -94,7 +94,7 @@ class Adoption:
             self._dispatch.withdraw(known)
             return known
         if known is not None:
-            text = f"request_id {known.request_id} is in use for another command"
+            text = f"request_id {known.wire_id} is in use for another command"
             self._answers.fail(known, Fault(ErrorCode.DUPLICATE_REQUEST, text).info)
         job = Job(assign.request_id, command, action, worker, body, assign.spelling, context.clock(), assign.warnings)
         if " " in job.request_id:

@@ -40,7 +40,10 @@ class Answers:
     def reply(self, job: Job, reply: Reply, attachments: tuple[bytes, ...] = ()) -> None:
         """End a job with a reply of the broker's own; warnings and timing are filled in here."""
         reply = msgspec.structs.replace(
-            reply, warnings=[*job.warnings, *reply.warnings], timing=self._timing(job.arrived)
+            reply,
+            request_id=job.wire_id,
+            warnings=[*job.warnings, *reply.warnings],
+            timing=self._timing(job.arrived),
         )
         self.finish(job, encode_reply(reply, job.spelling), attachments, success=reply.success, error=reply.error)
 
@@ -50,7 +53,7 @@ class Answers:
         self.reply(
             job,
             FailedReply(
-                request_id=job.request_id,
+                request_id=job.wire_id,
                 action=job.action.name,
                 success=False,
                 state=ReplyState.CANCELLED if cancelled else ReplyState.FAILED,
@@ -80,6 +83,8 @@ class Answers:
             return
         context.timers.cancel(job.timer)
         context.jobs.finish(job)
+        if job.sender is not None and job.action.stored:
+            context.quotas.end(job.sender, context.clock())
         if job.on_final is not None:
             job.final = self._final(job, body, attachments, success=success)
             job.on_final(job, job.final.at)
@@ -112,7 +117,7 @@ class Answers:
             reply = told
             timing = msgspec.structs.replace(reply.timing, total_ms=self._timing(follower.arrived).total_ms)
             warnings = [*follower.warnings, *reply.warnings[len(job.warnings) :]]
-            reply = msgspec.structs.replace(reply, request_id=follower.request_id, timing=timing, warnings=warnings)
+            reply = msgspec.structs.replace(reply, request_id=follower.wire_id, timing=timing, warnings=warnings)
             self.finish(follower, encode_reply(reply, follower.spelling), (), success=success, error=error)
 
     def _final(self, job: Job, body: bytes, attachments: tuple[bytes, ...], *, success: bool) -> Final:
@@ -143,7 +148,7 @@ class Answers:
     def accept(self, job: Job, waiter: Waiter) -> None:
         """Tell one who does not wait that the command is under way."""
         reply = AcceptedReply(
-            request_id=job.request_id,
+            request_id=job.wire_id,
             action=job.action.name,
             state=ReplyState.ACCEPTED,
             message="accepted",

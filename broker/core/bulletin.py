@@ -112,12 +112,12 @@ class Bulletin:
         """A command's life; not even made where nobody listens, since every command has some."""
         if not self._job_listeners:
             return
-        topic = f"{_JOB}{job.request_id}"
+        topic = f"{_JOB}{job.wire_id}"
         progress = None
         if job.state is JobState.RUNNING:
             progress = JobProgress(step=job.step, steps=job.steps, eta_ms=job.eta_ms)
         fields = {
-            "request_id": job.request_id,
+            "request_id": job.wire_id,
             "action": job.action.name,
             "job_state": job.state,
             "device_id": job.device_id or None,

@@ -15,6 +15,7 @@ from broker.core.events import Effect, Log
 from broker.core.finals import Store
 from broker.core.fleet import Fleet
 from broker.core.jobs import Job, Jobs
+from broker.core.quotas import Quotas
 from broker.core.retries import Quarantine
 from broker.core.timers import Timers
 from protocol.link import ModelRef
@@ -64,6 +65,7 @@ class Context:
         self.bulletin = Bulletin(epoch, wall, self.emit)
         self.draining = False
         self.quarantine = Quarantine()
+        self.quotas = Quotas(spec.quota, spec.quotas)
         self.coalescing = Coalescing()
         self.leaderless: list[Job] = []
         self.survivors = set(spec.survivors)

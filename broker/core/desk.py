@@ -97,14 +97,15 @@ class Desk:
         self._answers.reply(job, reply)
 
     def _get_result(self, job: Job, command: c.GetResult) -> None:
-        final = self._context.store.find(command.target_request_id)
+        target_id = job.scope + command.target_request_id
+        final = self._context.store.find(target_id)
         if final is not None:
             result = read_final(final)
             attachments = result.attachments if isinstance(result, r.GenerateReply) else []
             reply = self._result(job, JobState.FINAL, result.message, result=result, attachments=attachments)
             self._answers.reply(job, reply, final.attachments)
             return
-        target = self._context.jobs.live(command.target_request_id)
+        target = self._context.jobs.live(target_id)
         if target is None or not target.action.stored:
             reply = self._result(job, JobState.UNKNOWN, "no stored result and nothing under way under this id")
             self._answers.reply(job, reply)
@@ -135,14 +136,15 @@ class Desk:
         )
 
     def _cancel(self, job: Job, command: c.Cancel) -> None:
-        target = self._context.jobs.live(command.target_request_id)
+        target_id = job.scope + command.target_request_id
+        target = self._context.jobs.live(target_id)
         if target is None or target is job:
-            known = self._context.store.find(command.target_request_id) is not None
+            known = self._context.store.find(target_id) is not None
             outcome = CancelOutcome.ALREADY_FINISHED if known else CancelOutcome.UNKNOWN
         elif target.cancelling:
             outcome = CancelOutcome.CANCELLING
         else:
-            text = f"cancelled by request {job.request_id}"
+            text = f"cancelled by request {job.wire_id}"
             outcome = self._dispatch.end_early(target, Fault(ErrorCode.CANCELLED, text).info)
         reply = r.CancelReply(
             request_id=job.request_id,

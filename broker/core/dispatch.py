@@ -17,7 +17,7 @@ from protocol.codec import encode_command
 from protocol.enums import CancelOutcome, Encoding, JobState, Lane
 from protocol.errors import ErrorCode, ErrorInfo, Fault
 from protocol.link import Assign, CancelJob, Devices, Spelling
-from protocol.replies import Reply
+from protocol.replies import FailedReply, Reply
 from protocol.supervision import KillChild
 from protocol.telemetry import DeviceReport
 
@@ -55,9 +55,14 @@ class Dispatch:
         return job
 
     def outcome(self, job: Job) -> Reply:
-        """The final reply of a command of the broker's own."""
+        """The final reply of a command of the broker's own; a failure where its worker wrote none that can be read."""
         assert job.final is not None
-        return read_final(job.final)
+        try:
+            return read_final(job.final)
+        except Fault:
+            text = f"{job.action.name} ended with a reply that cannot be read"
+            error = Fault(ErrorCode.INTERNAL_ERROR, text).info
+            return FailedReply(request_id=job.request_id, action=job.action.name, message=text, error=error)
 
     # devices
 
@@ -88,7 +93,7 @@ class Dispatch:
             device.queue.push_urgent(job)
             running = device.running
             if running is not None and running.model_id == job.model_id:
-                text = f"{job.model_id} is unloaded by force (request {job.request_id})"
+                text = f"{job.model_id} is unloaded by force (request {job.wire_id})"
                 self.stop_running(running, device, ErrorCode.CANCELLED, text)
         else:
             device.queue.push(job)

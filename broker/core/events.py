@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from broker.core.quotas import Sender
 from protocol.link import FromWorker, Message
 from protocol.supervision import ChildExited, ChildStarted, Drain, Line, RecycleChild
 
@@ -13,12 +14,16 @@ from protocol.supervision import ChildExited, ChildStarted, Drain, Line, Recycle
 
 
 class ClientMessage(Struct, frozen=True):
-    """Frames from a client: its routing id, its envelope to mirror back, the payload and what follows it."""
+    """Frames from a client: whence they came, its envelope to mirror back, the payload and what follows it.
+
+    `client` is its routing id, or that behind its key; `sender` is None where the endpoint asks for no keys.
+    """
 
     client: bytes
     envelope: tuple[bytes, ...]
     payload: bytes
     attachments: tuple[bytes, ...] = ()
+    sender: Sender | None = None
 
 
 class WorkerMessage(Struct, frozen=True):

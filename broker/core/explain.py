@@ -30,8 +30,9 @@ SHOWN = 64
 def explanation(job: Job, command: c.Explain, context: Context) -> r.ExplainReply:
     """Why a command went where it went; without candidates where nothing is known of it."""
     target = command.target_request_id
-    live = context.jobs.live(target)
-    decision = live.decision if live is not None else context.decisions.find(target)
+    target_id = job.scope + target
+    live = context.jobs.live(target_id)
+    decision = live.decision if live is not None else context.decisions.find(target_id)
     if decision is not None:
         return r.ExplainReply(
             request_id=job.request_id,
@@ -44,7 +45,7 @@ def explanation(job: Job, command: c.Explain, context: Context) -> r.ExplainRepl
             waits=_waits(decision, live, context.clock()),
             passes=decision.passes,
         )
-    chosen = live.device_id if live is not None else _answered_by(target, context)
+    chosen = live.device_id if live is not None else _answered_by(target_id, context)
     if live is not None and not chosen:
         text = f"{live.action.name} has no device: {'it waits for the catalogue' if live.counted else 'it needs none'}"
     elif chosen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -123,7 +124,8 @@ class Device:
         memory, pressure = telemetry.memory, telemetry.memory_pressure
         used = pressure.used_bytes
         idle = used - pressure.reclaimable_bytes
-        reserve = max(0, round(pressure.pressure * pressure.total_bytes) - idle)
+        wanted = pressure.pressure * pressure.total_bytes
+        reserve = max(0, round(wanted) - idle) if math.isfinite(wanted) else 0
         self.memory = Memory.of(
             max(0, memory.total - reserve),
             max(0, memory.free - reserve),
@@ -197,7 +199,7 @@ def _running(job: Job | None) -> RunningCommand | None:
     if job is None or job.started is None:
         return None
     return RunningCommand(
-        request_id=job.request_id,
+        request_id=job.wire_id,
         action=job.action.name,
         model_id=job.model_id,
         started_at=job.started,

@@ -15,6 +15,7 @@ from broker.core.finals import Accepted
 from broker.core.fleet import Device
 from broker.core.jobs import Job, Waiter, answers
 from broker.core.placement import follow, place
+from broker.core.quotas import Sender
 from broker.core.refusals import unknown_model
 from broker.core.together import act_on_all
 from broker.core.unbuilt import refusal
@@ -54,9 +55,17 @@ class Intake:
         spelling = context.conventions.spelling(message.client, decoded, payload)
         waiter = Waiter(message.client, message.envelope, spelling, command.stream_progress)
         body = (payload, *message.attachments)
-        if command.request_id is not None and self._repeated(decoded, body, waiter, arrived):
+        sender = message.sender
+        if sender is not None and not self._may_send(sender, decoded, body, waiter, arrived):
+            return
+        request_id = command.request_id
+        if sender is not None and request_id is not None:
+            request_id = sender.scope + request_id
+        if request_id is not None and self._repeated(request_id, decoded, body, waiter, arrived):
             return
         job = self._new_job(decoded, waiter, body, arrived)
+        if sender is not None:
+            job.sender, job.request_id = sender, request_id or sender.scope + job.request_id
         self._begin(job, answered_early=not command.wait_for_completion and job.action.stored)
 
     def resume(self, accepted: Accepted) -> None:
@@ -69,7 +78,7 @@ class Intake:
             return
         waiter = Waiter(accepted.client, (), accepted.spelling)
         job = self._new_job(decoded, waiter, accepted.body, context.clock() - accepted.age_seconds)
-        job.waiters = []
+        job.waiters, job.request_id = [], accepted.request_id
         self._begin(job, answered_early=False)
 
     def decide_waiting(self) -> None:
@@ -108,10 +117,31 @@ class Intake:
             deadline=arrived + (command.timeout_seconds or action.timeout_seconds),
         )
 
-    def _repeated(self, decoded: Decoded, body: tuple[bytes, ...], waiter: Waiter, arrived: float) -> bool:
+    def _may_send(
+        self, sender: Sender, decoded: Decoded, body: tuple[bytes, ...], waiter: Waiter, arrived: float
+    ) -> bool:
+        """Is this message within its key's quotas? It is answered where not."""
+        try:
+            self._context.quotas.check(sender, sum(map(len, body)), arrived)
+        except Fault as fault:
+            self._refuse(fault, decoded, waiter, arrived)
+            return False
+        return True
+
+    def _refuse(self, fault: Fault, decoded: Decoded, waiter: Waiter, arrived: float) -> None:
+        """Answer a command that becomes no job."""
+        command = decoded.command
+        name = BY_COMMAND[type(command)].name
+        refused = Refused(
+            fault.info, decoded.encoding, request_id=command.request_id, action=name, warnings=decoded.warnings
+        )
+        self._answers.refuse(waiter, refused, arrived)
+
+    def _repeated(
+        self, request_id: str, decoded: Decoded, body: tuple[bytes, ...], waiter: Waiter, arrived: float
+    ) -> bool:
         """Join, answer or refuse a request id that is known already."""
         context, command = self._context, decoded.command
-        request_id = command.request_id or ""
         live = context.jobs.live(request_id)
         final = context.store.find(request_id) if live is None else None
         if live is not None and live.same_meaning(command, body):
@@ -122,16 +152,9 @@ class Intake:
         elif final is not None and answers(final, command, body, context.limits):
             self._answers.repeat(final, waiter)
         elif live is not None or final is not None:
-            text = f"request_id {request_id} is in use for another command"
-            fault = Fault(ErrorCode.DUPLICATE_REQUEST, text, details={"request_id": request_id})
-            refused = Refused(
-                fault.info,
-                decoded.encoding,
-                request_id=request_id,
-                action=BY_COMMAND[type(command)].name,
-                warnings=decoded.warnings,
-            )
-            self._answers.refuse(waiter, refused, arrived)
+            text = f"request_id {command.request_id} is in use for another command"
+            fault = Fault(ErrorCode.DUPLICATE_REQUEST, text, details={"request_id": command.request_id})
+            self._refuse(fault, decoded, waiter, arrived)
         else:
             return False
         return True
@@ -154,13 +177,15 @@ class Intake:
 
     def _admit(self, job: Job) -> None:
         context, action = self._context, job.action
+        if job.sender is not None and action.stored:
+            context.quotas.begin(job.sender, job.arrived)
         if len(job.body) > 1 or job.command.attachments:
             check_attachments(job.command.attachments, [len(frame) for frame in job.body[1:]], context.limits)
         reason = refusal(job.command)
         if reason is not None:
             raise reason
         if action.lane is Lane.ADMIN:
-            check_allowed(action.name, context)
+            check_allowed(action.name, job.sender, context)
         if context.draining and action.lane not in (Lane.BROKER, Lane.CONTROL):
             raise Fault(ErrorCode.DRAINING, "the broker is stopping: it takes no new work")
         if action.lane is Lane.DEVICE:
@@ -243,6 +268,7 @@ class Intake:
             if self._context.jobs.live(job.request_id) is not job:
                 return
             reply = self._dispatch.outcome(done)
+            job.parts = []
             job.warnings.extend(reply.warnings)
             if isinstance(reply, RegisterModelReply):
                 job.model = self._context.catalogue.models.get(reply.model_id)
@@ -254,6 +280,7 @@ class Intake:
                 self._answers.fail(job, fault.info)
 
         inner.on_final = registered
+        job.parts = [inner]
         self._dispatch.to_catalog(inner)
 
     def _to_device(self, job: Job, named: Device | None) -> None:

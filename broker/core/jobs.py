@@ -16,12 +16,13 @@ from msgspec import Struct
 from broker.core.decision import Decision
 from broker.core.figures import OTHER_MS
 from broker.core.finals import Final
+from broker.core.quotas import Sender
 from protocol.actions import Action
 from protocol.codec import decode_command, decode_reply, encode_reply
 from protocol.commands import Command, ModelCommand
 from protocol.enums import JobState
 from protocol.errors import Fault
-from protocol.link import ModelRef, Spelling
+from protocol.link import SCOPE_END, ModelRef, Spelling, wire_id
 from protocol.replies import Limits, Reply
 
 
@@ -37,6 +38,7 @@ class Waiter(Struct, frozen=True):
 class Job(Struct, eq=False):
     """One command on its way.
 
+    `request_id` begins with the scope of the key that sent it, where keys are in use; clients know it as `wire_id`.
     `client` is whose turn it takes in a queue; `spelling` is the one its worker writes, other waiters get it rendered
     anew. `parts` are commands of the broker's own that do this one's work, one on each device; `on_final` belongs to
     those: it is called instead of answering a client. `followers` are equal loads that get this one's outcome.
@@ -80,6 +82,16 @@ class Job(Struct, eq=False):
     estimate_ms: float = OTHER_MS
     promised_bytes: int = 0
     decision: Decision | None = None
+    sender: Sender | None = None
+
+    @property
+    def wire_id(self) -> str:
+        return wire_id(self.request_id)
+
+    @property
+    def scope(self) -> str:
+        """What other request ids of the same sender begin with."""
+        return "".join(self.request_id.rpartition(SCOPE_END)[:2])
 
     @property
     def model_id(self) -> str:

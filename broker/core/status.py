@@ -190,7 +190,7 @@ def _performance(held: Sequence[tuple[Device, ModelResidency]]) -> ModelPerforma
 
 def _sessions(command: c.GetVramModelStatus, context: Context) -> list[str]:
     return [
-        job.request_id
+        job.wire_id
         for job in context.jobs
         if job.state is not JobState.FINAL
         and job.model_id

@@ -10,6 +10,7 @@ from msgspec import Struct
 from broker.devices import FoundDevice
 from broker.launch.child import Child
 from broker.launch.listeners import descriptor
+from broker.premises import guarded_doors, link_key_file
 from protocol.enums import DeviceKind
 from protocol.link import CatalogSpec, WorkerSpec
 from protocol.supervision import BrokerSpec, DeviceSlot
@@ -52,6 +53,10 @@ def broker_spec(settings: Settings, addresses: Addresses, workers: Iterable[tupl
         silence_ms=settings.silence_ms,
         progress=settings.progress,
         admin=settings.admin,
+        guarded=guarded_doors(settings),
+        keys=str(settings.keys),
+        quota=settings.quota,
+        quotas=settings.quotas,
         survivors=[child.name for child, _ in pairs if child.process is not None],
         data=str(settings.data),
         commands_fd=descriptor(addresses.commands_listener),
@@ -68,6 +73,7 @@ def catalog_spec(settings: Settings, link: str, generation: int) -> CatalogSpec:
         runtime=str(settings.runtime),
         data=str(settings.data),
         model_roots=[str(root) for root in settings.models],
+        key_file=link_key_file(settings),
         heartbeat_ms=settings.heartbeat_ms,
     )
 
@@ -81,6 +87,7 @@ def worker_spec(settings: Settings, device: FoundDevice, link: str, generation: 
         runtime=str(settings.runtime),
         outputs=str(settings.outputs),
         model_roots=[str(root) for root in settings.models],
+        key_file=link_key_file(settings),
         budget_bytes=settings.vram_bytes,
         ram_budget_bytes=settings.ram_bytes,
         reserve_bytes=settings.reserve_bytes if device.request.kind is DeviceKind.CUDA else 0,
