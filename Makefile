@@ -21,6 +21,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks; results in bench/results/"
 	@echo "make fuzz    hostile input, ten million cases (CASES=...)"
+	@echo "make bench-peers  mosec, xoscar, Ray, LitServe and ipyparallel beside the broker, each in build/peers/"
 	@echo "make chaos   850 faults on real processes under load, and a verdict"
 	@echo "make format  ruff's formatting"
 	@echo "make clean   remove what these made"
@@ -62,6 +63,10 @@ bench: $(STAMP)
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz --cases $(or $(CASES),10000000)
+
+# Its own environment for each peer; one that cannot be installed is named, and the target fails.
+bench-peers: $(STAMP)
+	$(BIN)/python -m bench.peers
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos.chaos

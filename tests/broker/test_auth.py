@@ -211,11 +211,12 @@ def test_the_greatest_message_is_taken_and_one_byte_more_is_not(broker: Broker) 
 
 
 def test_a_reply_never_goes_to_another_key_that_took_the_routing_id_over(broker: Broker) -> None:
-    load = {"action": "generate", "model_id": "nobody-knows-yet", "prompt": "x", "timeout_seconds": 1}
+    load = {"action": "generate", "model_id": "nobody-knows-yet", "prompt": "x", "timeout_seconds": 2}
     first = broker.connect(Door.COMMANDS, broker.key("host"), identity=b"same")
     first.send(msgspec.json.encode(load))
     assert ask(first)["success"]
     first.close()
+    time.sleep(0.5)  # an id that is still in use would be refused to the second, for good
     second = broker.connect(Door.COMMANDS, broker.key("other"), identity=b"same")
     broker.logged("a reply has nobody to go to", (broker.key("host").public.encode() + b"same").hex())
     assert not second.poll(SILENCE_MS)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import subprocess
 import sys
 import tempfile
-import time
+import threading
+from collections import Counter, deque
 from typing import Self
 
 import msgspec
@@ -15,14 +17,19 @@ import psutil
 import zmq
 
 from broker import envelope
-from protocol import supervision
-from protocol.codec import decode_reply
-from protocol.enums import DeviceKind
+from protocol import link, supervision
+from protocol.codec import decode_reply, encode_reply
+from protocol.enums import DeviceKind, ModelStatus, ModelType, ReplyState
 from protocol.replies import Limits
+from protocol.telemetry import DeviceIdentity
+from tests.fuzz.core import failed
+from tests.fuzz.headers import Headers
 from tests.fuzz.inputs import Inputs
+from tests.fuzz.zmtp import RawPeer
 
 PATIENCE_MS = 20_000
 IN_FLIGHT = 64
+HELD = 20
 
 
 class Broker:
@@ -49,7 +56,7 @@ class Broker:
         assert self._process.stdout is not None
         ready = supervision.from_broker(self._process.stdout.readline().strip())
         assert isinstance(ready, supervision.Ready)
-        self.commands, self.link = ready.commands, ready.link
+        self.commands, self.events, self.link = ready.commands, ready.events, ready.link
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._sockets: list[zmq.Socket[bytes]] = []
 
@@ -76,9 +83,14 @@ class Broker:
         """Resident memory of the process."""
         return int(psutil.Process(self._process.pid).memory_info().rss)
 
-    def connect(self, address: str = "") -> zmq.Socket[bytes]:
+    def connect(self, address: str = "", routing_id: bytes = b"") -> zmq.Socket[bytes]:
+        """A DEALER without bounds of its own."""
         one = self.context.socket(zmq.DEALER)
         one.setsockopt(zmq.LINGER, 0)
+        one.setsockopt(zmq.SNDHWM, 0)
+        one.setsockopt(zmq.RCVHWM, 0)
+        if routing_id:
+            one.setsockopt(zmq.ROUTING_ID, routing_id)
         one.connect(address or self.commands)
         self._sockets.append(one)
         return one
@@ -100,42 +112,113 @@ class Bystander:
         assert reply.success and reply.request_id == f"b{self.answers}"
 
 
-def fuzz_frames(broker: Broker, seed: int, count: int) -> int:
-    """Frame lists from a DEALER, some in flight at a time; how many replies came, each one readable."""
+class Workers(threading.Thread):
+    """The device's worker and the catalogue: registered, alive, and unable to do anything."""
+
+    def __init__(self, broker: Broker) -> None:
+        super().__init__(daemon=True)
+        self._over = threading.Event()
+        self._sockets = [broker.connect(broker.link, name) for name in (b"virtual:0/1/fuzz", b"catalog/1/fuzz")]
+
+    def run(self) -> None:
+        identity = DeviceIdentity(device_id="virtual:0", uuid="U", name="", kind=DeviceKind.VIRTUAL, total_vram=1 << 30)
+        model = link.ModelRef(
+            model_id="m", path="/m.vmodel.json", type=ModelType.SDXL, size_bytes=1, status=ModelStatus.Available
+        )
+        device, catalogue = self._sockets
+        device.send(link.encode(link.Register(worker_id="w", generation=1, pid=1, device=identity, ready=True)))
+        catalogue.send(link.encode(link.Register(worker_id=link.CATALOG_ID, generation=1, pid=1)))
+        catalogue.send(link.encode(link.CatalogEntries(entries=[model], complete=True)))
+        poller = zmq.Poller()
+        for one in self._sockets:
+            poller.register(one, zmq.POLLIN)
+        while not self._over.is_set():
+            for one, _ in poller.poll(500) or [(each, 0) for each in self._sockets]:
+                self._answer(one)
+        for one in self._sockets:
+            one.close()
+
+    def _answer(self, one: zmq.Socket[bytes]) -> None:
+        while one.poll(0):
+            header, *_ = one.recv_multipart()
+            assign = link.decode_to_worker(header)
+            if isinstance(assign, link.Assign):
+                update = link.JobUpdate(
+                    request_id=assign.request_id, attempt=assign.attempt, state=ReplyState.FAILED, success=False
+                )
+                reply = encode_reply(failed(assign.action, assign.echo_id), assign.spelling)
+                one.send_multipart([link.encode(update), reply])
+        one.send(link.encode(link.Beat(progress_count=0)))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+
+def fuzz_frames(broker: Broker, seed: int, count: int) -> Counter[str]:
+    """Messages of one DEALER, each answered by one final reply: their codes. Raises AssertionError with the seed."""
     inputs, bystander, peer = Inputs(seed), Bystander(broker), broker.connect()
-    replies = 0
-    for sent in range(count):
-        frames = inputs.frames() or [b""]
-        try:
-            peer.send_multipart(frames, zmq.DONTWAIT)
-        except zmq.Again:
-            time.sleep(0.01)
-        if sent % IN_FLIGHT == 0:
-            bystander.ask()
-            replies += _read(peer)
-    bystander.ask()
-    return replies + _read(peer)
+    codes: Counter[str] = Counter()
+    with Workers(broker), peer:
+        for number in range(count):
+            message = inputs.message()
+            peer.send_multipart(message.frames)
+            if number % IN_FLIGHT == 0:
+                bystander.ask()
+                _read(peer, codes, number - 4 * IN_FLIGHT)
+        _read(peer, codes, count)
+        bystander.ask()
+        assert not peer.poll(50), f"fuzz_frames({seed}, {count}): a reply too many: {peer.recv_multipart()!r}"
+    return codes
 
 
-def _read(peer: zmq.Socket[bytes]) -> int:
-    count = 0
-    with contextlib.suppress(zmq.Again):
-        while True:
-            _, payload, _ = envelope.split(peer.recv_multipart(zmq.DONTWAIT))
-            decode_reply(payload)
-            count += 1
-    return count
+def _read(peer: zmq.Socket[bytes], codes: Counter[str], wanted: int) -> None:
+    """Take replies: all that are there, and as many as are wanted in all."""
+    while codes.total() < wanted or peer.poll(0):
+        assert peer.poll(PATIENCE_MS), f"{wanted - codes.total()} messages are not answered; codes so far: {codes}"
+        _, payload, _ = envelope.split(peer.recv_multipart())
+        reply = decode_reply(payload)
+        if reply.state is not ReplyState.PROGRESS:
+            codes[reply.error.code.value if reply.error is not None else ""] += 1
 
 
 def fuzz_connections(broker: Broker, seed: int, count: int) -> None:
-    """Raw connections to the commands endpoint and the worker link, cut off at any point."""
+    """Raw connections to every endpoint, cut off at any point, some held open for a while."""
     inputs, bystander = Inputs(seed), Bystander(broker)
+    held: deque[socket.socket] = deque()
     for index in range(count):
-        address = broker.commands if inputs.random.random() < 0.7 else broker.link
-        host, port = address.removeprefix("tcp://").rsplit(":", 1)
-        with socket.create_connection((host, int(port)), timeout=5) as raw, contextlib.suppress(OSError):
+        address = inputs.random.choice((broker.commands, broker.commands, broker.link, broker.events))
+        with contextlib.suppress(ConnectionError):
+            raw = RawPeer(address).socket
+            held.append(raw)
             for piece in inputs.connection():
                 raw.sendall(piece)
+        while len(held) > HELD or (held and inputs.random.random() < 0.5):
+            held.popleft().close()
         if index % IN_FLIGHT == 0:
             bystander.ask()
+    for raw in held:
+        raw.close()
+    bystander.ask()
+
+
+def fuzz_strangers(broker: Broker, seed: int, count: int) -> None:
+    """Headers of workers from peers of the link that are none."""
+    chance, bystander = random.Random(seed), Bystander(broker)
+    headers = Headers(chance)
+    with broker.connect(broker.link) as stranger:
+        for index in range(count):
+            frames = [headers.header(["f1"]), *[b"x"] * chance.randrange(3)]
+            with contextlib.suppress(ValueError):
+                if isinstance(link.decode_from_worker(frames[0]), link.Register):
+                    continue
+            stranger.send_multipart(frames)
+            while stranger.poll(0):
+                assert isinstance(link.decode_to_worker(stranger.recv_multipart()[0]), link.Welcome)
+            if index % IN_FLIGHT == 0:
+                bystander.ask()
     bystander.ask()
