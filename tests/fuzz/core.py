@@ -157,8 +157,8 @@ class Target:
             error_code=None if success or chance.random() < 0.5 else refusal.error and refusal.error.code,
         )
         body = () if chance.random() < 0.2 else (encode_reply(refusal, assign.spelling),)
-        if state is ReplyState.PROGRESS and body:
-            body = (encode_reply(_progress(refusal), assign.spelling),)
+        if state is ReplyState.PROGRESS:
+            body = body and (encode_reply(_progress(refusal), assign.spelling),)
         elif self._is_garbled and chance.random() < 0.2:
             body = (_GARBAGE,)
         sender = worker if chance.random() < 0.9 else chance.choice(WORKERS)
