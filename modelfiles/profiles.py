@@ -15,6 +15,7 @@ from protocol.enums import ModelType
 
 SUFFIX = ".vmodel.json"
 MAX_BYTES = 1 << 50
+MAX_MS = 1e9
 
 
 class VirtualProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,5 +51,7 @@ def _check(profile: VirtualProfile, what: str) -> None:
         )
     if profile.peak_bytes < profile.bytes:
         raise corrupted(f"{what}: peak_bytes is {profile.peak_bytes}, less than bytes, {profile.bytes}")
-    if profile.load_ms < 0 or profile.step_ms < 0:
-        raise corrupted(f"{what}: load_ms is {profile.load_ms:g}, step_ms {profile.step_ms:g}: expected 0 or more")
+    if not (0 <= profile.load_ms <= MAX_MS and 0 <= profile.step_ms <= MAX_MS):
+        raise corrupted(
+            f"{what}: load_ms is {profile.load_ms:g}, step_ms {profile.step_ms:g}: expected 0 to {MAX_MS:g}"
+        )

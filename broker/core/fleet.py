@@ -139,7 +139,7 @@ class Device:
         left = 0.0 if self.running is None else self.running.estimate_ms
         if self.running is not None and self.ends_at:
             left = (self.ends_at - now) * 1000.0
-        return int(min(max(left, LEAST_RETRY_MS), MOST_RETRY_MS))
+        return int(min(max(LEAST_RETRY_MS, left), MOST_RETRY_MS))
 
     def is_warm_for(self, job: Job) -> bool:
         """Can a command start here without a model being brought first?"""

@@ -7,7 +7,10 @@ from broker.core.figures import shape_of
 from broker.core.fleet import Device
 from broker.core.jobs import Job
 from protocol.enums import ReplyState, Tier
-from protocol.link import JobUpdate, ModelChanged
+from protocol.link import JobUpdate, ModelChanged, RunFacts
+
+LONGEST_MS = 1e10
+"""What takes longer than a third of a year was not measured."""
 
 _EVICTED = "evicted"
 """How the reason of a model's event begins when others took its place."""
@@ -17,12 +20,23 @@ def learn(job: Job, device: Device, update: JobUpdate, context: Context) -> None
     """Take in what a command says of itself: when it will be done, or, where it succeeded, what it measured."""
     now, decision = context.clock(), job.decision
     if update.state is ReplyState.PROGRESS:
-        device.ends_at = device.ends_at if update.eta_ms is None else now + update.eta_ms / 1000.0
+        eta_ms = update.eta_ms
+        if eta_ms is not None and 0.0 <= eta_ms < LONGEST_MS:
+            device.ends_at = now + eta_ms / 1000.0
         return
     if not update.success or job.model is None or decision is None or decision.started_at is None:
         return
+    if update.facts is not None and not _is_plausible(update.facts):
+        return
     elapsed_ms = (now - decision.started_at) * 1000.0
     context.estimates.learn(job.model, device.make, shape_of(job.command, job.action.name), update.facts, elapsed_ms)
+
+
+def _is_plausible(facts: RunFacts) -> bool:
+    """Could it have been measured? One figure that is no number would stay in every estimate."""
+    times = (facts.load_ms, facts.run_ms)
+    counts = (facts.images, facts.peak_bytes or 0, facts.weights_bytes, facts.steps, facts.width, facts.height)
+    return all(ms is None or 0.0 <= ms < LONGEST_MS for ms in times) and min(counts) >= 0
 
 
 def note_eviction(job: Job | None, change: ModelChanged) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from broker.core.fleet import Device
 
 ABSENT, IDLE, HIGHEST = -1, 0, 40
+_LONGEST_MS = 1 << HIGHEST
 
 
 class Pool:
@@ -62,5 +63,5 @@ class Pool:
 
 
 def level_of(work_ms: float) -> int:
-    """The level of a device that has work."""
-    return min((int(work_ms) | 1).bit_length(), HIGHEST)
+    """The level of a device that has work; the highest where its estimate is beyond all bounds, or no number."""
+    return (int(work_ms) | 1).bit_length() if abs(work_ms) < _LONGEST_MS else HIGHEST

@@ -7,6 +7,7 @@ import pytest
 
 from broker.core.events import ClientMessage, SendClient, SendWorker, Tick, WorkerMessage
 from broker.core.finals import MemoryStore
+from broker.core.pool import HIGHEST, level_of
 from protocol import link
 from protocol.enums import PressureLevel, ReplyState
 from protocol.errors import ErrorCode
@@ -52,6 +53,27 @@ def test_a_reading_that_is_no_number_is_survived(pressure: float) -> None:
     target = Quiet(1)
     target.handle(WorkerMessage(WORKERS[0], link.Report(ready=True, telemetry=sample)))
     assert target.core.context.fleet.devices["cpu:0"].memory.total == 1 << 40
+
+
+@pytest.mark.parametrize("run_ms", [float("nan"), float("inf"), 1e308, -1.0])
+def test_a_measurement_that_is_none_teaches_nothing(run_ms: float) -> None:
+    target = Quiet(1)
+    target.ask(action="generate", model_id="m", prompt="x", request_id="first")
+    assigned = target.assigned()
+    worker = assigned.device_id.encode()
+    progress = link.JobUpdate(request_id="first", attempt=1, state=ReplyState.PROGRESS, success=True, eta_ms=run_ms)
+    target.handle(WorkerMessage(worker, progress))
+    facts = link.RunFacts(run_ms=run_ms, load_ms=run_ms)
+    final = link.JobUpdate(request_id="first", attempt=1, state=ReplyState.COMPLETED, success=True, facts=facts)
+    target.handle(WorkerMessage(worker, final, (b"{}",)))
+    assert not target.core.context.estimates.changed
+    target.ask(action="generate", model_id="m", prompt="x", request_id="second")
+    assert 0.0 < target.core.context.fleet.devices[target.assigned().device_id].work_ms < 1e9
+
+
+@pytest.mark.parametrize("work_ms", [float("nan"), float("inf"), 1e308])
+def test_work_beyond_all_bounds_stands_on_the_highest_level(work_ms: float) -> None:
+    assert level_of(work_ms) == HIGHEST
 
 
 @pytest.mark.parametrize("ends_by", ["deadline", "cancel"])
