@@ -213,7 +213,7 @@ def _twice(payload: bytes, encoding: Encoding) -> bytes:
 
 
 @cache
-def fields_of(cls: type[Any]) -> tuple[mi.Field, ...]:
+def fields_of(cls: type[Struct]) -> tuple[mi.Field, ...]:
     """The fields of a struct."""
     info = mi.type_info(cls)
     assert isinstance(info, mi.StructType)
@@ -255,7 +255,7 @@ def _valid(action: Action, chance: random.Random) -> list[Command]:
     return found
 
 
-def _filled(cls: type[Any], chance: random.Random, share: float) -> Any:
+def _filled(cls: type[Struct], chance: random.Random, share: float) -> Any:
     chosen = [one for one in fields_of(cls) if one.required or one.name == "model_id" or chance.random() < share]
     return cls(**{one.name: _sample(one.type, chance) for one in chosen})
 

@@ -154,7 +154,7 @@ class Target:
             attempt=assign.attempt + chance.choice((0, 0, 0, 1, -1)),
             state=state,
             success=success,
-            error_code=None if success or chance.random() < 0.5 else refusal.error and refusal.error.code,
+            error_code=None if success or chance.random() < 0.5 else ErrorCode.INFERENCE_FAILED,
         )
         body = () if chance.random() < 0.2 else (encode_reply(refusal, assign.spelling),)
         if state is ReplyState.PROGRESS:

@@ -41,7 +41,7 @@ class Headers:
             return b""
         return broken(frame, chance) if chance.random() < 0.15 else frame
 
-    def _filled(self, cls: type[Any], ids: list[str]) -> Any:
+    def _filled(self, cls: type[msgspec.Struct], ids: list[str]) -> Any:
         chosen = [one for one in fields_of(cls) if one.required or self.random.random() < 0.6]
         return cls(**{one.name: self._value(one.type, one.name, ids) for one in chosen})
 

@@ -20,6 +20,7 @@ from broker import envelope
 from protocol import link, supervision
 from protocol.codec import decode_reply, encode_reply
 from protocol.enums import DeviceKind, ModelStatus, ModelType, ReplyState
+from protocol.errors import Fault
 from protocol.replies import Limits
 from protocol.telemetry import DeviceIdentity
 from tests.fuzz.core import failed
@@ -164,14 +165,16 @@ def fuzz_frames(broker: Broker, seed: int, count: int) -> Counter[str]:
     inputs, bystander, peer = Inputs(seed), Bystander(broker), broker.connect()
     codes: Counter[str] = Counter()
     with Workers(broker), peer:
-        for number in range(count):
-            message = inputs.message()
-            peer.send_multipart(message.frames)
-            if number % IN_FLIGHT == 0:
-                bystander.ask()
-                _read(peer, codes, number - 4 * IN_FLIGHT)
-        _read(peer, codes, count)
-        bystander.ask()
+        try:
+            for number in range(count):
+                peer.send_multipart(inputs.message().frames)
+                if number % IN_FLIGHT == 0:
+                    bystander.ask()
+                    _read(peer, codes, number - 4 * IN_FLIGHT)
+            _read(peer, codes, count)
+            bystander.ask()
+        except (AssertionError, Fault) as error:
+            raise AssertionError(f"fuzz_frames({seed}, {count}), the broker lives: {broker.alive}: {error}") from error
         assert not peer.poll(50), f"fuzz_frames({seed}, {count}): a reply too many: {peer.recv_multipart()!r}"
     return codes
 
@@ -179,7 +182,7 @@ def fuzz_frames(broker: Broker, seed: int, count: int) -> Counter[str]:
 def _read(peer: zmq.Socket[bytes], codes: Counter[str], wanted: int) -> None:
     """Take replies: all that are there, and as many as are wanted in all."""
     while codes.total() < wanted or peer.poll(0):
-        assert peer.poll(PATIENCE_MS), f"{wanted - codes.total()} messages are not answered; codes so far: {codes}"
+        assert peer.poll(PATIENCE_MS), f"{wanted - codes.total()} of {wanted} are not answered: {codes}"
         _, payload, _ = envelope.split(peer.recv_multipart())
         reply = decode_reply(payload)
         if reply.state is not ReplyState.PROGRESS:
