@@ -12,7 +12,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_VERBOSITY := error
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test lint format bench fuzz chaos clean
+.PHONY: help setup demo test lint format bench sim fuzz chaos clean
 
 help:
 	@echo "make setup   a virtual environment with everything in it (.venv)"
@@ -20,6 +20,7 @@ help:
 	@echo "make test    the test suite"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks; results in bench/results/"
+	@echo "make sim     10,000 simulated hours of crashes and stalls (HOURS=...)"
 	@echo "make fuzz    hostile input, ten million cases (CASES=...)"
 	@echo "make bench-peers  mosec, xoscar, Ray, LitServe and ipyparallel beside the broker, each in build/peers/"
 	@echo "make chaos   850 faults on real processes under load, and a verdict"
@@ -60,6 +61,9 @@ bench: $(STAMP)
 	$(BIN)/python -m bench.core
 	$(BIN)/python -m bench.busy
 	$(BIN)/python -m bench.memory
+
+sim: $(STAMP)
+	$(BIN)/python -m tests.simulation --hours $(or $(HOURS),10000)
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz --cases $(or $(CASES),10000000)

@@ -111,7 +111,7 @@ class Dispatch:
         """Give a free device its next command."""
         if device.running is not None or device.worker is None or not device.ready or device.renew_because:
             return
-        job = device.queue.pop(device.is_warm_for)
+        job = self._next(device)
         if job is None:
             return
         device.running = job
@@ -127,6 +127,16 @@ class Dispatch:
         self._assign(job, device.worker)
         if job.on_final is None:
             self._context.bulletin.job(job)
+
+    def _next(self, device: Device) -> Job | None:
+        """The job whose turn it is. One whose deadline passed while nobody looked ends here, and is never begun."""
+        now = self._context.clock()
+        while (job := device.queue.pop(device.is_warm_for)) is not None:
+            if job.deadline is None or now < job.deadline:
+                return job
+            self._context.fleet.give(job, device)
+            self.expire(job)
+        return None
 
     def _assign(self, job: Job, worker: bytes) -> None:
         action = job.action

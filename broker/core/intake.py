@@ -15,6 +15,7 @@ from broker.core.finals import Accepted
 from broker.core.fleet import Device
 from broker.core.jobs import Job, Waiter, answers
 from broker.core.placement import follow, place
+from broker.core.queues import BY_PRIORITY
 from broker.core.quotas import Sender
 from broker.core.refusals import unknown_model
 from broker.core.together import act_on_all
@@ -82,9 +83,9 @@ class Intake:
         self._begin(job, answered_early=False)
 
     def decide_waiting(self) -> None:
-        """The catalogue and the surviving workers are known now: place what waited for them."""
+        """The catalogue and the surviving workers are known now: place what waited for them, by priority."""
         waiting, self._undecided = self._undecided, []
-        for job in waiting:
+        for job in sorted(waiting, key=lambda job: BY_PRIORITY.index(job.command.priority)):
             if job.worker is None:
                 self.replace(job)
 

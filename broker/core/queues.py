@@ -18,7 +18,7 @@ MOST_PASSES = 3
 MOST_LINES = 64
 """Lines looked through for a command whose model is there."""
 
-_ORDER = (LoadPriority.Critical, LoadPriority.High, LoadPriority.Normal, LoadPriority.Low)
+BY_PRIORITY = (LoadPriority.Critical, LoadPriority.High, LoadPriority.Normal, LoadPriority.Low)
 
 
 class DeviceQueue:
@@ -26,10 +26,12 @@ class DeviceQueue:
 
     def __init__(self) -> None:
         self._urgent: deque[Job] = deque()
-        self._lines: dict[LoadPriority, OrderedDict[bytes, deque[Job]]] = {level: OrderedDict() for level in _ORDER}
+        self._lines: dict[LoadPriority, OrderedDict[bytes, deque[Job]]] = {
+            level: OrderedDict() for level in BY_PRIORITY
+        }
         self._models: Counter[str] = Counter()
         self._length = 0
-        self._by_priority = dict.fromkeys(_ORDER, 0)
+        self._by_priority = dict.fromkeys(BY_PRIORITY, 0)
 
     def __len__(self) -> int:
         return self._length
@@ -37,7 +39,7 @@ class DeviceQueue:
     def __iter__(self) -> Iterator[Job]:
         """Jobs by priority; within one, line by line."""
         yield from self._urgent
-        for level in _ORDER:
+        for level in BY_PRIORITY:
             for line in self._lines[level].values():
                 yield from line
 
@@ -61,7 +63,7 @@ class DeviceQueue:
             job = self._urgent.popleft()
             self._left(job)
             return job
-        for level in _ORDER:
+        for level in BY_PRIORITY:
             lines = self._lines[level]
             if lines:
                 client, line = self._turn(lines, is_warm)
@@ -114,7 +116,7 @@ class DeviceQueue:
     def oldest(self) -> float | None:
         """When the job that waits longest arrived; a line is in order of arrival."""
         heads = [job.arrived for job in self._urgent]
-        heads += [line[0].arrived for level in _ORDER for line in self._lines[level].values()]
+        heads += [line[0].arrived for level in BY_PRIORITY for line in self._lines[level].values()]
         return min(heads, default=None)
 
     def _came(self, job: Job) -> None:
@@ -138,7 +140,7 @@ class DeviceQueue:
 
     def _in_turn(self) -> Iterator[Job]:
         yield from self._urgent
-        for level in _ORDER:
+        for level in BY_PRIORITY:
             lines = [list(line) for line in self._lines[level].values()]
             for turn in range(max((len(line) for line in lines), default=0)):
                 yield from (line[turn] for line in lines if turn < len(line))
