@@ -12,11 +12,12 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_VERBOSITY := error
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test lint format bench sim fuzz chaos clean
+.PHONY: help setup demo check test lint format bench sim fuzz chaos clean
 
 help:
 	@echo "make setup   a virtual environment with everything in it (.venv)"
 	@echo "make demo    tiny models, a broker, pictures in demo-output/"
+	@echo "make check   lint and the quick tests, before every commit"
 	@echo "make test    the test suite"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks; results in bench/results/"
@@ -45,6 +46,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# Before every commit: no processes, no torch.
+check: lint
+	$(BIN)/python -m pytest -m "not slow"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

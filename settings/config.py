@@ -274,7 +274,7 @@ def _quotas(table: QuotaTable | None) -> dict[str, Any]:
 
 
 def _roots(text: str | None) -> tuple[Path, ...] | None:
-    return None if text is None else tuple(Path(root).absolute() for root in text.split(":") if root)
+    return None if text is None else tuple(Path(root).expanduser().absolute() for root in text.split(":") if root)
 
 
 def _file(path: Path | None) -> File:

@@ -3,11 +3,56 @@
 from __future__ import annotations
 
 import fcntl
+import sys
 from pathlib import Path
 
 import pytest
 
-_MODELS = Path(__file__).parents[1] / "build" / "test-models"
+_TESTS = Path(__file__).parent
+_MODELS = _TESTS.parent / "build" / "test-models"
+_SLOW = (
+    "bench",
+    "broker/test_auth.py",
+    "broker/test_supervisor.py",
+    "catalog/test_catalog_process.py",
+    "chaos",
+    "cli/test_cli_commands.py",
+    "configs",
+    "demo",
+    "fuzz/test_fuzz.py",
+    "gpu",
+    "integration",
+    "simulation",
+    "worker/test_cpu.py",
+    "worker/test_process.py",
+    "worker/test_swaps.py",
+)
+"""Folders and files whose tests start processes, import torch or take long: `make check` leaves them out."""
+
+
+_QUICK_ONLY = "not slow"
+
+
+def _is_slow(path: Path) -> bool:
+    return any(path.is_relative_to(_TESTS / name) for name in _SLOW)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files that are left out are not even imported."""
+    return True if config.option.markexpr == _QUICK_ONLY and _is_slow(collection_path) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _is_slow(item.path):
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The quick tests stay quick: one that imports torch belongs among the slow ones."""
+    if session.config.option.markexpr == _QUICK_ONLY and "torch" in sys.modules:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        sys.stderr.write("a quick test imported torch: name its file in tests/conftest.py\n")
 
 
 @pytest.fixture(scope="session")
