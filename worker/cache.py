@@ -1,7 +1,8 @@
 """Which models this worker holds, in which tier, and who must leave for another.
 
-The one authority on residency: in use, pinned, priority, keep-alive. Without one table, an eviction could take what a
-run still uses. Decides victims and expiry from what it holds; moves nothing itself (`worker.keeper` does). The device
+The one authority on residency: in use, held still while it moves, pinned, about to leave, priority, keep-alive. Without
+one table, an eviction could take what a run still uses or a load still moves, and a pin could be answered for a model
+that is going. Decides victims and expiry from what it holds; moves nothing itself (`worker.keeper` does). The device
 thread changes tiers; the I/O thread reads and pins. One lock, held for table work alone.
 """
 
@@ -9,7 +10,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from modelfiles.model import ModelFile
@@ -47,6 +49,8 @@ class Resident:
         self.keeps_ram_copy = True
         self.pinned = False
         self.sessions = 0
+        self.holds = 0
+        self.leaving = False
         self.loaded_at = datetime.now(UTC)
         self.last_used = self.loaded_at
         self.used_at = now
@@ -63,7 +67,8 @@ class Resident:
 
     @property
     def busy(self) -> bool:
-        return self.sessions > 0
+        """In use by a run, or being moved: nothing that makes room may take it."""
+        return self.sessions > 0 or self.holds > 0
 
     def touch(self, now: float) -> None:
         self.used_at, self.last_used = now, datetime.now(UTC)
@@ -156,12 +161,18 @@ class ModelCache:
             return self._residents.get(model_id)
 
     def put(self, resident: Resident) -> None:
+        """A model is held; one that takes an id over keeps the pin that it has at this moment."""
         with self._lock:
+            known = self._residents.get(resident.model_id)
+            if known is not None:
+                resident.pinned = known.pinned
             self._residents[resident.model_id] = resident
 
-    def drop(self, model_id: str) -> None:
+    def drop(self, resident: Resident) -> None:
+        """Forget a model; one that took its id over stays."""
         with self._lock:
-            self._residents.pop(model_id, None)
+            if self._residents.get(resident.model_id) is resident:
+                del self._residents[resident.model_id]
 
     def held(self, tier: Tier) -> list[Resident]:
         with self._lock:
@@ -179,13 +190,37 @@ class ModelCache:
             return [resident.residency(self.device_id) for resident in self._residents.values()]
 
     def pin(self, model_id: str, pinned: bool) -> Resident | None:
-        """Set or lift a pin. Only what is on the device can be pinned; None where it is not."""
+        """Set or lift a pin. Only what is on the device, and stays, can be pinned; None where it is not."""
         with self._lock:
             resident = self._residents.get(model_id)
-            if resident is None or resident.tier is not Tier.VRAM:
+            if resident is None or resident.tier is not Tier.VRAM or resident.leaving:
                 return None
             resident.pinned = pinned
             return resident
+
+    @contextmanager
+    def held_still(self, *residents: Resident | None) -> Iterator[None]:
+        """Nothing that makes room takes these models meanwhile, in whichever tier they are."""
+        with self._lock:
+            for resident in filter(None, residents):
+                resident.holds += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                for resident in filter(None, residents):
+                    resident.holds -= 1
+
+    def claim(self, resident: Resident) -> None:
+        """The model is about to leave its tier, by an explicit command: it cannot be pinned any more."""
+        with self._lock:
+            resident.leaving = True
+
+    def disclaim(self, residents: Iterable[Resident]) -> None:
+        """These models do not leave after all, or have left."""
+        with self._lock:
+            for resident in residents:
+                resident.leaving = False
 
     def begin(self, resident: Resident) -> None:
         """The model is in use from here to `end`."""
@@ -197,36 +232,52 @@ class ModelCache:
             resident.sessions -= 1
             resident.touch(self.clock())
 
-    def expired(self) -> list[Resident]:
-        """Models on the device whose keep-alive has run out since their last use."""
+    def claim_expired(self) -> list[Resident]:
+        """Models on the device whose keep-alive has run out since their last use; they are claimed."""
         now = self.clock()
-        return [
-            resident
-            for resident in self.held(Tier.VRAM)
-            if not (resident.busy or resident.pinned or resident.keep_alive_seconds < 0)
-            and now - resident.used_at >= resident.keep_alive_seconds
-        ]
+        with self._lock:
+            return self._claimed(
+                resident
+                for resident in self._idle()
+                if resident.keep_alive_seconds >= 0 and now - resident.used_at >= resident.keep_alive_seconds
+            )
+
+    def claim_idle(self, keep: Iterable[str]) -> list[Resident]:
+        """Every model on the device that may leave, but those of these ids; they are claimed."""
+        with self._lock:
+            return self._claimed(self._idle(keep))
+
+    def claim_ram(self, needed_bytes: int, leaving: Resident) -> list[Resident] | None:
+        """Who leaves the RAM tier so that `needed_bytes` of `leaving` fit, used longest ago first; they are claimed.
+
+        None, and nobody claimed, where even all that may go would not make room.
+        """
+        with self._lock:
+            idle = [r for r in self.held(Tier.RAM) if not (r.busy or r.leaving) and r is not leaving]
+            excess = self.ram_bytes() + needed_bytes - self.ram_budget_bytes
+            chosen: list[Resident] = []
+            for resident in sorted(idle, key=lambda r: r.used_at):
+                if excess <= 0:
+                    break
+                chosen.append(resident)
+                excess -= resident.bytes
+            return self._claimed(chosen) if excess <= 0 else None
 
     def next_expiry(self) -> float | None:
         """The moment, on this cache's clock, at which the next model expires; None where none will."""
-        moments = [
-            resident.used_at + resident.keep_alive_seconds
-            for resident in self.held(Tier.VRAM)
-            if resident.keep_alive_seconds >= 0 and not (resident.busy or resident.pinned)
-        ]
+        with self._lock:
+            moments = [r.used_at + r.keep_alive_seconds for r in self._idle() if r.keep_alive_seconds >= 0]
         return min(moments, default=None)
 
     def victims(self, needed_bytes: int, room: Room, keep: Iterable[str] = ()) -> list[Resident]:
-        """Who leaves the device so that `needed_bytes` fit, first to go first.
+        """Who would leave the device so that `needed_bytes` fit, first to go first.
 
         `keep` are model ids that stay. Raises Fault INSUFFICIENT_MEMORY, and then nobody leaves.
         """
         with self._lock:
-            kept = frozenset(keep)
-            idle = [r for r in self.held(Tier.VRAM) if not (r.busy or r.pinned or r.model_id in kept)]
             chosen: list[Resident] = []
             free = room.free
-            for resident in sorted(idle, key=_leaving_order):
+            for resident in sorted(self._idle(keep), key=_leaving_order):
                 if free >= needed_bytes:
                     break
                 chosen.append(resident)
@@ -234,6 +285,22 @@ class ModelCache:
             if free < needed_bytes:
                 raise self.insufficient(needed_bytes, room)
             return chosen
+
+    def claim_victims(self, needed_bytes: int, room: Room, keep: Iterable[str] = ()) -> list[Resident]:
+        """As `victims`; they are claimed, so that no pin is answered for a model that goes."""
+        with self._lock:
+            return self._claimed(self.victims(needed_bytes, room, keep))
+
+    def _idle(self, keep: Iterable[str] = ()) -> list[Resident]:
+        """Models on the device that may leave."""
+        kept = frozenset(keep)
+        return [r for r in self.held(Tier.VRAM) if not (r.busy or r.pinned or r.leaving) and r.model_id not in kept]
+
+    def _claimed(self, residents: Iterable[Resident]) -> list[Resident]:
+        chosen = list(residents)
+        for resident in chosen:
+            resident.leaving = True
+        return chosen
 
     def insufficient(self, needed_bytes: int, room: Room) -> Fault:
         """INSUFFICIENT_MEMORY with the numbers, and the commands that would help."""

@@ -31,10 +31,14 @@ class Keeper:
 
     def make_room(self, needed_bytes: int, why: str, keep: tuple[str, ...] = ()) -> None:
         """Evict until `needed_bytes` fit. Raises Fault INSUFFICIENT_MEMORY before anybody leaves."""
-        for victim in self._cache.victims(needed_bytes, self.room(), keep):
-            if self.room().free >= needed_bytes:
-                break
-            self.leave(victim, f"evicted: {why}")
+        victims = self._cache.claim_victims(needed_bytes, self.room(), keep)
+        try:
+            for victim in victims:
+                if self.room().free >= needed_bytes:
+                    break
+                self.leave(victim, f"evicted: {why}")
+        finally:
+            self._cache.disclaim(victims)
 
     def admit(self, needed_bytes: int, replacing: Resident | None) -> None:
         """Raise INSUFFICIENT_MEMORY where `needed_bytes` cannot fit even once `replacing` is gone. Moves nobody."""
@@ -44,14 +48,18 @@ class Keeper:
         self._cache.victims(needed_bytes, room, (replacing.model_id,) if replacing else ())
 
     def promote(self, resident: Resident, job: Job | None, reason: str) -> int:
-        """Onto the device, evicting where needed; the bytes that this took. The model is in the cache then."""
+        """Onto the device, evicting where needed; the bytes that this took. The model is in the cache then.
+
+        It is held still from the first moment: what makes room for it must not take it out of the RAM tier.
+        """
         came_from = Tier.RAM if self._cache.get(resident.model_id) is resident else Tier.DISK
-        self.make_room(resident.bytes, f"room for {resident.model_id}", (resident.model_id,))
-        before = self._device.gauge().used
-        resident.built.promote(job)
-        added = self._device.gauge().used - before
-        resident.tier = Tier.VRAM
-        self._cache.put(resident)
+        with self._cache.held_still(resident):
+            self.make_room(resident.bytes, f"room for {resident.model_id}", (resident.model_id,))
+            before = self._device.gauge().used
+            resident.built.promote(job)
+            added = self._device.gauge().used - before
+            resident.tier = Tier.VRAM
+            self._cache.put(resident)
         self._changed(resident, Tier.VRAM, came_from, reason)
         return max(0, added)
 
@@ -59,49 +67,65 @@ class Keeper:
         """Off the device: to RAM where its budget allows and `clear` is false, else out. Bytes freed, measured."""
         before = self._device.gauge().used
         came_from = resident.tier
-        to_ram = not clear and resident.keeps_ram_copy and self._make_ram(resident.bytes)
-        if to_ram:
-            resident.built.demote()
-            resident.tier = Tier.RAM
-            resident.pinned = False
-        else:
-            resident.built.release()
-            self._cache.drop(resident.model_id)
+        self._cache.claim(resident)
+        try:
+            to_ram = not clear and resident.keeps_ram_copy and self._make_ram(resident)
+            if to_ram:
+                resident.built.demote()
+                resident.tier = Tier.RAM
+                resident.pinned = False
+            else:
+                resident.built.release()
+                self._cache.drop(resident)
+        finally:
+            self._cache.disclaim([resident])
         self._device.reclaim()
         self._changed(resident, Tier.RAM if to_ram else Tier.DISK, came_from, reason)
         return max(0, before - self._device.gauge().used)
 
+    def step_aside(self, resident: Resident) -> None:
+        """Off the device for as long as its successor is placed, whatever the RAM tier holds; its pin stays."""
+        resident.built.demote()
+        resident.tier = Tier.RAM
+        self._device.reclaim()
+
+    def discard(self, replaced: Resident) -> None:
+        """Give back every byte of a model whose id another one has taken over."""
+        replaced.built.release()
+        self._device.reclaim()
+
     def drop_ram(self, resident: Resident, reason: str) -> int:
         """Out of the RAM tier. Bytes that left it."""
         resident.built.release()
-        self._cache.drop(resident.model_id)
+        self._cache.drop(resident)
         self._changed(resident, Tier.DISK, Tier.RAM, reason)
         return resident.bytes
 
     def expire(self) -> bool:
         """Take what has outlived its keep-alive off the device. Whether anything left."""
-        expired = self._cache.expired()
-        for resident in expired:
-            self.leave(resident, "expired")
+        expired = self._cache.claim_expired()
+        self._leave_all(expired, "expired")
         return bool(expired)
 
     def empty(self, keep: str) -> bool:
         """Evict every idle model but `keep`, after the device ran out of memory. Whether anything left."""
-        idle = [r for r in self._cache.held(Tier.VRAM) if not (r.busy or r.pinned or r.model_id == keep)]
-        for resident in idle:
-            self.leave(resident, "evicted: out of memory")
+        idle = self._cache.claim_idle((keep,))
+        self._leave_all(idle, "evicted: out of memory")
         return bool(idle)
 
-    def _make_ram(self, needed_bytes: int) -> bool:
-        """Room in the RAM tier, by dropping what was used longest ago. False where the budget is too small."""
-        budget = self._cache.ram_budget_bytes
-        if needed_bytes > budget:
-            return False
-        for resident in sorted(self._cache.held(Tier.RAM), key=lambda r: r.used_at):
-            if self._cache.ram_bytes() + needed_bytes <= budget:
-                break
-            self.drop_ram(resident, "evicted: RAM tier full")
-        return True
+    def _leave_all(self, residents: list[Resident], reason: str) -> None:
+        try:
+            for resident in residents:
+                self.leave(resident, reason)
+        finally:
+            self._cache.disclaim(residents)
+
+    def _make_ram(self, leaving: Resident) -> bool:
+        """Room in the RAM tier, by dropping what was used longest ago. False where it cannot be made; nobody left."""
+        victims = self._cache.claim_ram(leaving.bytes, leaving)
+        for victim in victims or ():
+            self.drop_ram(victim, "evicted: RAM tier full")
+        return victims is not None
 
     def _changed(self, resident: Resident, tier: Tier, from_tier: Tier, reason: str) -> None:
         self._tell(

@@ -16,6 +16,7 @@ from protocol.enums import LoadPriority, LoadSource, ModelPrecision, Tier
 from protocol.errors import ErrorCode, Fault, Recovery
 from protocol.link import ModelRef
 from protocol.records import ModelLoadConfiguration, Record
+from settings.logs import Logger
 from worker import pagecache, precision
 from worker.cache import Resident
 from worker.devices.base import Build, BuiltModel
@@ -23,6 +24,8 @@ from worker.engine import Engine
 from worker.job import Job
 from worker.keeper import check_share
 from worker.options import Resolved, outcomes, resolve
+
+log = Logger()
 
 
 class Wish(Record, frozen=True, kw_only=True):
@@ -110,14 +113,10 @@ def _from_disk(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: Re
     try:
         job.check()
         _admit(engine, ref.model_id, file, resolved, needed=built.bytes, replaced=replaced)
-        if replaced is not None:
-            _replace(engine, replaced)
         resident = Resident(ref.model_id, file, built, resolved, engine.clock())
         resident.keeps_ram_copy = wish.keeps_ram_copy
-        if replaced is not None:
-            resident.runs, resident.pinned = replaced.runs, replaced.pinned
         began = time.perf_counter()
-        added = _promote(engine, job, resident)
+        added = _promote(engine, job, resident) if replaced is None else _replace(engine, job, replaced, resident)
     except BaseException:
         built.release()
         raise
@@ -158,11 +157,32 @@ def _build(engine: Engine, job: Job, ref: ModelRef, file: ModelFile, resolved: R
     return built
 
 
-def _replace(engine: Engine, replaced: Resident) -> None:
-    if replaced.tier is Tier.VRAM:
-        engine.keeper.leave(replaced, "unloaded", clear=True)
-    else:
-        engine.keeper.drop_ram(replaced, "unloaded")
+def _replace(engine: Engine, job: Job, old: Resident, new: Resident) -> int:
+    """Place `new` where `old` was, and answer the bytes that this took.
+
+    The old one steps aside where both do not fit; it is there again, pin and all, when the new one cannot be placed.
+    """
+    steps_aside = old.tier is Tier.VRAM and engine.keeper.room().free < new.bytes
+    with engine.cache.held_still(old):
+        if steps_aside:
+            engine.keeper.step_aside(old)
+        try:
+            new.runs = old.runs
+            added = _promote(engine, job, new)
+        except BaseException:
+            if steps_aside:
+                _restore(engine, old)
+            raise
+    engine.keeper.discard(old)
+    return added
+
+
+def _restore(engine: Engine, old: Resident) -> None:
+    """Back onto the device; where even that fails, it stays in host memory."""
+    try:
+        engine.keeper.promote(old, None, "restored")
+    except (Fault, engine.device.out_of_memory):
+        log.exception("a model that was to be replaced is in the RAM tier now", model_id=old.model_id)
 
 
 def _admit(
