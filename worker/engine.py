@@ -20,6 +20,7 @@ from protocol.enums import Lane, ReplyState, Tier
 from protocol.errors import ErrorCode, ErrorInfo, Fault
 from protocol.link import JobUpdate, Message, ModelChanged, Report, WorkerSpec
 from protocol.replies import FailedReply, ModelReply, Timing
+from protocol.telemetry import MemoryPressure, Telemetry
 from settings.logs import Logger
 from worker.cache import ModelCache
 from worker.devices.base import Device
@@ -80,10 +81,18 @@ class Engine:
         """The state now, with every model held."""
         return Report(
             ready=self.ready,
-            telemetry=self.sampler.sample(),
+            telemetry=self.sample(),
             models=self.cache.listing(),
             leaked_bytes=self.leaks.leaked_bytes,
         )
+
+    def sample(self) -> Telemetry | None:
+        """One sample; None where the device cannot be read."""
+        try:
+            return self.sampler.sample()
+        except Exception:
+            log.exception("the device cannot be read")
+            return None
 
     def run(self, job: Job) -> Outcome:
         """Execute a command. Never raises."""
@@ -98,12 +107,32 @@ class Engine:
 
     def idle(self) -> bool:
         """What is to be done between commands. Whether anything changed."""
-        return self.keeper.expire()
+        return self._expire()
+
+    def _expire(self) -> bool:
+        """Let expired models go; what fails there harms no command that is done already."""
+        try:
+            return self.keeper.expire()
+        except Exception:
+            log.exception("an expired model could not be let go")
+            return True
+
+    def _pressure(self, job: Job) -> MemoryPressure | None:
+        """The pressure that a reply carries; a sensor that cannot be read costs the figure, not the reply."""
+        try:
+            return self.sampler.pressure()
+        except Exception as error:
+            log.exception("the memory pressure cannot be read")
+            job.not_measured["memory_pressure"] = f"it cannot be read: {type(error).__name__}"
+            return None
 
     def look_for_leaks(self) -> None:
         """Once nothing is held on the device any more. In the device thread."""
         if not self.cache.held(Tier.VRAM):
-            self.leaks.measure()
+            try:
+                self.leaks.measure()
+            except Exception:
+                log.exception("what the device still holds cannot be measured")
 
     def update(self, job: Job, outcome: Outcome) -> JobUpdate:
         """The header of a final reply."""
@@ -136,12 +165,13 @@ class Engine:
             return ACTIONS[type(command)](self, job, command)
         finally:
             if job.assign.lane is Lane.DEVICE:
-                self.keeper.expire()
+                self._expire()
 
     def _completed(self, job: Job, reply: ModelReply) -> ModelReply:
+        pressure = self._pressure(job)
         return msgspec.structs.replace(
             reply,
-            memory_pressure=self.sampler.pressure(),
+            memory_pressure=pressure,
             warnings=[*job.assign.warnings, *job.warnings],
             timing=self._timing(job),
             not_measured={**reply.not_measured, **job.not_measured},
@@ -155,7 +185,7 @@ class Engine:
             state=ReplyState.CANCELLED if cancelled else ReplyState.FAILED,
             message=error.message,
             error=error,
-            memory_pressure=self.sampler.pressure(),
+            memory_pressure=self._pressure(job),
             warnings=[*job.assign.warnings, *job.warnings],
             timing=self._timing(job),
         )

@@ -72,11 +72,22 @@ def bring(engine: Engine, job: Job, ref: ModelRef, wish: Wish) -> Brought:
         brought = _from_ram(engine, job, resident)
     load_ms = (time.perf_counter() - began) * 1000
     resident = brought.resident
+    _account(engine, resident, wish)
     if brought.source is not LoadSource.VRAM:
         resident.load_ms.append(load_ms)
         resident.priority = wish.priority
     resident.touch(engine.clock())
     return msgspec.structs.replace(brought, load_ms=load_ms)
+
+
+def _account(engine: Engine, resident: Resident, wish: Wish) -> None:
+    """Answer each flag of the configuration that is asked for now, or of the one that the model was built under."""
+    if wish.configuration is None and resident.options:
+        return
+    asked = wish.configuration or ModelLoadConfiguration()
+    resolved = resolve(asked, resident.file, engine.device, resident.model_id, wish.config_path)
+    total = engine.keeper.room().total
+    resident.options = outcomes(asked, resolved, resident.file, resident.built, total)
 
 
 def _brought(resident: Resident, source: LoadSource, added_bytes: int) -> Brought:
@@ -90,7 +101,7 @@ def _serves(engine: Engine, resident: Resident, ref: ModelRef, wish: Wish) -> bo
     if wish.configuration is None:
         return not wish.config_path or wish.config_path == resident.resolved.config_path
     wanted = resolve(wish.configuration, resident.file, engine.device, ref.model_id, wish.config_path)
-    return wanted == resident.resolved
+    return wanted.builds_as(resident.resolved)
 
 
 def _from_ram(engine: Engine, job: Job, resident: Resident) -> Brought:
@@ -121,8 +132,6 @@ def _from_disk(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: Re
         built.release()
         raise
     job.phases["promote_ms"] = (time.perf_counter() - began) * 1000
-    total = engine.keeper.room().total
-    resident.options = outcomes(configuration, resolved, file, built, total)
     reason = "a virtual device reads no weights" if file.profile is not None else "this system has no mincore"
     return Brought(
         resident=resident,

@@ -32,13 +32,20 @@ UNKNOWN_PARAMETER = "no parameter of this name is known"
 
 
 class Resolved(Record, frozen=True, kw_only=True):
-    """A configuration with its defaults filled in: what two loads are compared by."""
+    """A configuration with its defaults filled in. `flags` and `parameters` are asked for and cannot be had here."""
 
     precision: ModelPrecision
     memory_fraction: float
     flags: tuple[str, ...]
     parameters: dict[str, Any]
     config_path: str
+
+    def builds_as(self, other: Resolved) -> bool:
+        """Would both build the same model? What cannot be had makes no difference."""
+        mine, others = (
+            (resolved.precision, resolved.memory_fraction, resolved.config_path) for resolved in (self, other)
+        )
+        return mine == others
 
 
 def resolve(

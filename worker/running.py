@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -30,6 +31,9 @@ class TorchModel(BuiltModel):
         self._pipelines = pipelines
         self._placed = False
         self._peaks: dict[tuple[object, ...], int] = {}
+        self._types = {
+            name: {key: tensor.dtype for key, tensor in _tensors(module)} for name, module in pipelines.named_modules()
+        }
 
     def promote(self, job: Job | None) -> None:
         self._device.place(self._pipelines, self.parts)
@@ -45,6 +49,14 @@ class TorchModel(BuiltModel):
         self._placed = False
         self._pipelines.components.clear()
 
+    def mend(self) -> None:
+        """A VAE that SDXL decodes in Float32 stays so where the decoding fails: the next run would fail on types."""
+        for name, module in self._pipelines.named_modules():
+            for key, tensor in _tensors(module):
+                wanted = self._types.get(name, {}).get(key, tensor.dtype)
+                if tensor.dtype is not wanted:
+                    tensor.data = tensor.data.to(wanted)
+
     def draw(self, order: DrawOrder, job: Job) -> Drawing:
         run = Run(self._device, self._pipelines, order, job)
         shape = (order.width, order.height, len(order.seeds), order.source is not None, order.guidance_scale)
@@ -53,6 +65,11 @@ class TorchModel(BuiltModel):
         if meter.peak_bytes is not None:
             self._peaks[shape] = meter.peak_bytes
         return run.drawing(images, meter.peak_bytes)
+
+
+def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
 
 
 class Run:
@@ -64,6 +81,7 @@ class Run:
         self._order = order
         self._job = job
         self._warnings: list[str] = []
+        self._blackened: list[bool] | None = None
         self._pipeline = pipelines.pipeline(from_image=order.source is not None, scheduler=order.scheduler)
         steps = order.steps or pipelines.default_steps(self._pipeline)
         strength = DEFAULT_STRENGTH if order.strength is None else order.strength
@@ -80,16 +98,23 @@ class Run:
         self._began = time.perf_counter()
         try:
             with torch.no_grad():
-                images: torch.Tensor = self._pipeline(**self._arguments()).images
+                output = self._pipeline(**self._arguments())
         finally:
             hook.remove()
         self._device.synchronize()
         self._ended = time.perf_counter()
-        images = images.to("cpu", torch.float32)
+        images: torch.Tensor = output.images.to("cpu", torch.float32)
+        self._note_checker(getattr(output, "nsfw_content_detected", None))
         if not torch.isfinite(images).all():
             text = "the model drew values that are not finite: another precision may help"
             raise Fault(ErrorCode.INFERENCE_FAILED, text)
         return images
+
+    def _note_checker(self, detected: list[bool] | None) -> None:
+        self._blackened = None if detected is None else [bool(one) for one in detected]
+        count = sum(self._blackened or ())
+        if count:
+            self._warnings.append(f"the model's safety checker blackened {count} of {len(self._order.seeds)} images")
 
     def drawing(self, images: torch.Tensor, peak_bytes: int | None) -> Drawing:
         """What the run made and measured."""
@@ -105,6 +130,7 @@ class Run:
             denoise_ms=(self._decoding - self._denoising) * 1000,
             decode_ms=(self._ended - self._decoding) * 1000,
             peak_bytes=peak_bytes,
+            blackened=self._blackened,
             warnings=self._warnings,
         )
 

@@ -98,7 +98,7 @@ class Session:
             self._offer(link.Beat(progress_count=self._lane.progress_count))
         if now >= self._next_sample:
             self._next_sample = now + self._spec.telemetry_ms / 1000
-            self._offer(link.Report(ready=self._engine.ready, telemetry=self._engine.sampler.sample()))
+            self._offer(link.Report(ready=self._engine.ready, telemetry=self._engine.sample()))
         if self._stop_at is not None and now >= self._stop_at:
             for job in self._jobs.values():
                 job.cancel(ErrorCode.DRAINING, "the worker is stopping and its drain time is over")

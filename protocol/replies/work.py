@@ -79,7 +79,10 @@ class BenchmarkModelReply(ModelReply, frozen=True, kw_only=True):
 
 
 class GeneratedImage(Record, frozen=True, kw_only=True):
-    """One image: `path` or base64 `data` where the delivery is not by attachment."""
+    """One image: `path` or base64 `data` where the delivery is not by attachment.
+
+    `nsfw_content_detected` None: the model has no checker; true: its checker blackened the picture.
+    """
 
     name: str
     media_type: str
@@ -89,6 +92,7 @@ class GeneratedImage(Record, frozen=True, kw_only=True):
     sha256: str
     path: str | None = None
     data: str | None = None
+    nsfw_content_detected: bool | None = None
 
 
 class GenerateReply(ModelReply, frozen=True, kw_only=True):

@@ -376,7 +376,7 @@ def test_every_reply_has_the_fields_that_the_wire_gives_it(name: str) -> None:
             r.StatusEntry,
             "model_id device_id tier tiers bytes precision pinned sessions last_used health telemetry",
         ),
-        (r.GeneratedImage, "name media_type width height bytes sha256 path data"),
+        (r.GeneratedImage, "name media_type width height bytes sha256 path data nsfw_content_detected"),
         (r.Candidate, "device_id score terms excluded_because"),
         (r.OptionOutcome, "option requested applied reason evidence"),
         (r.ValidationIssue, "severity code message field recovery"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from protocol import commands as c
 from protocol.enums import Delivery, ImageFormat, LoadSource, ModelPrecision, ModelStatus, ModelType, Tier
 from protocol.errors import ErrorCode
 from protocol.link import ModelRef
-from protocol.records import ModelLoadConfiguration, ModelMemoryOptimization
+from protocol.records import ModelLoadConfiguration, ModelMemoryOptimization, ModelPerformanceOptimization
 from protocol.replies import GenerateReply, LoadModelReply, UnloadModelReply
 from tests.worker.bench import Bench, worker_spec
 from worker.job import Job, Progress
@@ -244,3 +245,81 @@ def test_equal_encoder_widths_in_a_single_file_are_refused(cpu: Bench, tmp_path:
     bench = Bench(tmp_path, worker_spec(tmp_path))
     error = bench.error(c.LoadModel(model_id=f"{name}.safetensors"), f"{name}.safetensors")
     assert error.code is ErrorCode.MODEL_LOADING_FAILED and "cannot tell them apart" in error.message
+
+
+def test_a_failed_decode_leaves_the_vae_in_its_own_type(cpu: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    configuration = ModelLoadConfiguration(precision=ModelPrecision.Float16)
+    cpu.reply(LoadModelReply, c.LoadModel(model_id=SDXL, configuration=configuration), SDXL)
+    resident = cpu.engine.cache.get(SDXL)
+    assert resident is not None and isinstance(resident.built, TorchModel)
+    vae = resident.built._pipelines.components["vae"]
+    first = cpu.run(draw(SDXL), SDXL).attachments
+
+    def fails(*_: object, **__: object) -> None:
+        vae.to(torch.float32)  # what diffusers does before it decodes
+        raise RuntimeError("in the middle of the decoding")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vae, "decode", fails)
+        assert cpu.error(draw(SDXL), SDXL).code is ErrorCode.INTERNAL_ERROR
+    assert {t.dtype for t in weights(cpu, SDXL) if t.is_floating_point()} == {torch.float16}
+    assert cpu.run(draw(SDXL), SDXL).attachments == first
+
+
+def test_what_comes_after_a_picture_never_costs_it(cpu: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("the sensor is gone")
+
+    monkeypatch.setattr(cpu.engine.keeper, "expire", fails)
+    monkeypatch.setattr(cpu.engine.sampler, "pressure", fails)
+    monkeypatch.setattr(cpu.engine.sampler, "sample", fails)
+    outcome = cpu.run(draw(SD15), SD15)
+    assert isinstance(outcome.reply, GenerateReply) and len(outcome.attachments) == 1
+    assert outcome.reply.memory_pressure is None and "memory_pressure" in outcome.reply.not_measured
+    assert cpu.engine.report().telemetry is None
+
+
+def test_what_the_safety_checker_blackened_is_said(model_root: Path, tmp_path: Path) -> None:
+    from diffusers.pipelines.stable_diffusion.safety_checker import (  # noqa: PLC0415
+        StableDiffusionSafetyChecker,
+    )
+    from transformers import CLIPConfig, CLIPImageProcessor  # noqa: PLC0415
+
+    folder = tmp_path / SD15
+    shutil.copytree(model_root / SD15, folder)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+    vision = {**sizes, "image_size": 32, "patch_size": 16}
+    checker = StableDiffusionSafetyChecker(
+        CLIPConfig(text_config=sizes, vision_config=vision, projection_dim=8)  # type: ignore[arg-type]
+    )
+    torch.nn.init.constant_(checker.concept_embeds_weights, -10.0)  # everything is over the threshold
+    checker.save_pretrained(folder / "safety_checker")
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder / "feature_extractor")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    bench = Bench(tmp_path, worker_spec(tmp_path))
+    outcome = bench.run(draw(SD15, num_images=2), SD15)
+    assert isinstance(outcome.reply, GenerateReply), outcome.reply.error
+    assert [image.nsfw_content_detected for image in outcome.reply.images] == [True, True]
+    assert any("safety checker blackened 2 of 2" in warning for warning in outcome.reply.warnings)
+    assert Image.open(io.BytesIO(outcome.attachments[0])).getextrema() == ((0, 0),) * 3
+
+
+def test_a_model_without_a_checker_says_so_by_null(cpu: Bench) -> None:
+    reply = cpu.reply(GenerateReply, draw(SD15), SD15)
+    assert [image.nsfw_content_detected for image in reply.images] == [None]
+
+
+def test_a_flag_without_effect_is_no_other_configuration(cpu: Bench) -> None:
+    load(cpu, SD15)
+    wanted = ModelLoadConfiguration(
+        performance_optimization=ModelPerformanceOptimization(enable_compilation=True), parameters={"nothing": 1}
+    )
+    again = cpu.reply(LoadModelReply, c.LoadModel(model_id=SD15, configuration=wanted), SD15)
+    assert again.cache.source is LoadSource.VRAM
+    answered = {outcome.option: outcome.applied for outcome in again.options}
+    assert answered == {"precision": True, "enable_compilation": False, "parameters.nothing": False}
+    plain = cpu.reply(LoadModelReply, c.LoadModel(model_id=SD15, configuration=ModelLoadConfiguration()), SD15)
+    assert (plain.cache.source, [o.option for o in plain.options]) == (LoadSource.VRAM, ["precision"])

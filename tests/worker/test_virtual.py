@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from pathlib import Path
 
 import pytest
 
@@ -20,9 +21,10 @@ from protocol.replies import (
     PinModelReply,
     UnloadModelReply,
 )
-from tests.worker.bench import Bench
+from tests.worker.bench import Bench, worker_spec
 from tests.worker.conftest import Clock
 from worker.job import Job, Progress
+from worker.outputs import OutputFolder
 
 ONE, TWO, FIVE, SLOW = "one.vmodel.json", "two.vmodel.json", "five.vmodel.json", "slow.vmodel.json"
 
@@ -305,3 +307,25 @@ def test_telemetry_names_each_absent_reading(virtual: Bench) -> None:
     sample = virtual.engine.sampler.sample()
     assert sample.utilization is None and sample.missing["utilization"]
     assert sample.memory.total == 6000 and sample.host.rss_bytes
+
+
+def test_an_output_folder_that_takes_no_file_is_told_before_anything_is_drawn(profiles: Path, tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_text("a file where the folder should be")
+    bench = Bench(profiles, worker_spec(profiles, "virtual:0", outputs=str(tmp_path / "outputs")))
+    command = c.Generate(model_id=ONE, prompt="x", steps=2, delivery=Delivery.PATH)
+    error = bench.error(command, "one.vmodel.json")
+    assert (error.code, error.details["field"]) == (ErrorCode.INFERENCE_FAILED, "delivery")
+    assert "File exists" in error.message or "Not a directory" in error.message
+    assert error.recovery[0].parameters == {"delivery": "attachment"}
+
+
+def test_a_picture_that_cannot_be_written_after_all_is_attached(
+    profiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(profiles, worker_spec(profiles, "virtual:0", outputs=str(tmp_path / "outputs")))
+    monkeypatch.setattr(OutputFolder, "check", lambda _: (tmp_path / "outputs").write_text("in the way"))
+    outcome = bench.run(c.Generate(model_id=ONE, prompt="x", steps=2, delivery=Delivery.PATH), "one.vmodel.json")
+    assert isinstance(outcome.reply, GenerateReply) and len(outcome.attachments) == 1
+    assert outcome.reply.images[0].path is None
+    assert [attachment.name for attachment in outcome.reply.attachments] == ["image-0"]
+    assert any("image-0 is attached instead" in warning for warning in outcome.reply.warnings)

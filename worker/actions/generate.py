@@ -6,11 +6,13 @@ import base64
 import hashlib
 import secrets
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from protocol import commands as c
 from protocol.checks import MAX_SEED, unsupported
-from protocol.enums import Delivery, ImageFormat, Tier
+from protocol.enums import Delivery, Tier
 from protocol.errors import ErrorCode, Fault, Recovery, invalid
 from protocol.link import RunFacts
 from protocol.replies import GeneratedImage, GenerateReply
@@ -20,6 +22,7 @@ from worker.devices.base import Drawing, DrawOrder, Raster
 from worker.engine import Engine, common
 from worker.job import Job
 from worker.loading import Brought, Wish, assigned_model, bring
+from worker.outputs import OutputFolder
 
 CHOSEN_SEED_BITS = 32
 NO_FAILURE = frozenset({ErrorCode.CANCELLED, ErrorCode.SUPERSEDED, ErrorCode.TIMEOUT, ErrorCode.INVALID_ARGUMENT})
@@ -28,6 +31,7 @@ NO_FAILURE = frozenset({ErrorCode.CANCELLED, ErrorCode.SUPERSEDED, ErrorCode.TIM
 
 def generate(engine: Engine, job: Job, command: c.Generate) -> GenerateReply:
     """Draw the images asked for. Raises Fault."""
+    output = _output(engine, command)
     if command.loras:
         raise unsupported("loras", "this worker draws with the model's own weights")
     if len(job.attachments) > 1:
@@ -41,6 +45,7 @@ def generate(engine: Engine, job: Job, command: c.Generate) -> GenerateReply:
     except Exception as error:
         if not isinstance(error, Fault) or error.code not in NO_FAILURE:
             resident.note_run(succeeded=False)
+        _mend(engine, resident)
         raise
     finally:
         engine.cache.end(resident)
@@ -58,7 +63,7 @@ def generate(engine: Engine, job: Job, command: c.Generate) -> GenerateReply:
         width=drawing.images[0].width,
         height=drawing.images[0].height,
     )
-    return _reply(engine, job, command, drawing, seed=seed, run_ms=run_ms)
+    return _reply(engine, job, command, drawing, output, seed=seed, run_ms=run_ms)
 
 
 def _resident(engine: Engine, job: Job, command: c.Generate) -> tuple[Resident, Brought | None]:
@@ -99,7 +104,7 @@ def _drawn(engine: Engine, job: Job, resident: Resident, order: DrawOrder) -> Dr
     Raises Fault INSUFFICIENT_MEMORY.
     """
     drawing = _attempt(engine, job, resident, order)
-    if drawing is None:
+    if drawing is None and engine.cache.get(resident.model_id) is resident:
         engine.keeper.empty(resident.model_id)
         drawing = _attempt(engine, job, resident, order)
     if drawing is None:
@@ -117,13 +122,44 @@ def _attempt(engine: Engine, job: Job, resident: Resident, order: DrawOrder) -> 
     except engine.device.out_of_memory:
         engine.sampler.note_oom()
     engine.device.reclaim()
+    _mend(engine, resident)
     return None
 
 
+def _mend(engine: Engine, resident: Resident) -> None:
+    """After a failed run everything is as before it; a model that cannot be brought back is built anew next time."""
+    mended = False
+    with suppress(engine.device.out_of_memory):
+        resident.built.mend()
+        mended = True
+    if not mended:
+        engine.keeper.leave(resident, "unloaded: a failed run left it changed", clear=True)
+
+
+def _output(engine: Engine, command: c.Generate) -> OutputFolder | None:
+    """Where the pictures go as files. Raises Fault before anything is drawn that could not be written."""
+    if command.delivery is not Delivery.PATH:
+        return None
+    output = OutputFolder(Path(engine.spec.outputs))
+    output.check()
+    return output
+
+
 def _reply(
-    engine: Engine, job: Job, command: c.Generate, drawing: Drawing, *, seed: int, run_ms: float
+    engine: Engine,
+    job: Job,
+    command: c.Generate,
+    drawing: Drawing,
+    output: OutputFolder | None,
+    *,
+    seed: int,
+    run_ms: float,
 ) -> GenerateReply:
-    images = [_delivered(engine, job, command, index, raster) for index, raster in enumerate(drawing.images)]
+    checked: Sequence[bool | None] = drawing.blackened or [None] * len(drawing.images)
+    images = [
+        _delivered(job, command, output, index=index, raster=raster, blackened=blackened)
+        for index, (raster, blackened) in enumerate(zip(drawing.images, checked, strict=True))
+    ]
     job.warnings += drawing.warnings
     for name in ("encode_ms", "denoise_ms", "decode_ms"):
         measured = getattr(drawing, name)
@@ -131,30 +167,36 @@ def _reply(
             job.phases[name] = measured
     if drawing.denoise_ms is not None and drawing.steps_done:
         job.phases["per_step_ms"] = drawing.denoise_ms / drawing.steps_done
-    inline = command.delivery is Delivery.ATTACHMENT
+    attached = [image for image in images if image.path is None and image.data is None]
     return GenerateReply(
         **{**common(job), "model_id": command.model_id},
         message=f"{len(images)} image{'s' if len(images) > 1 else ''} in {run_ms:.0f} ms",
         seed=seed,
         images=images,
         steps_done=drawing.steps_done,
-        attachments=[c.Attachment(name=i.name, media_type=i.media_type, bytes=i.bytes) for i in images if inline],
+        attachments=[c.Attachment(name=i.name, media_type=i.media_type, bytes=i.bytes) for i in attached],
         not_measured=drawing.not_measured,
     )
 
 
-def _delivered(engine: Engine, job: Job, command: c.Generate, index: int, raster: Raster) -> GeneratedImage:
+def _delivered(
+    job: Job, command: c.Generate, output: OutputFolder | None, *, index: int, raster: Raster, blackened: bool | None
+) -> GeneratedImage:
+    """A picture on its way; one that cannot be written after all is attached, and a warning says why."""
     data = pictures.encode(raster, command.image_format)
+    name = f"image-{index}"
     path = encoded = None
-    match command.delivery:
-        case Delivery.ATTACHMENT:
-            job.frames.append(data)
-        case Delivery.PATH:
-            path = str(_written(Path(engine.spec.outputs), data, command.image_format))
-        case Delivery.BASE64:
-            encoded = base64.b64encode(data).decode()
+    if output is not None:
+        try:
+            path = str(output.write(data, command.image_format.value))
+        except Fault as fault:
+            job.warnings.append(f"{fault.info.message}; {name} is attached instead")
+    if command.delivery is Delivery.BASE64:
+        encoded = base64.b64encode(data).decode()
+    elif path is None:
+        job.frames.append(data)
     return GeneratedImage(
-        name=f"image-{index}",
+        name=name,
         media_type=pictures.MEDIA_TYPES[command.image_format],
         width=raster.width,
         height=raster.height,
@@ -162,14 +204,5 @@ def _delivered(engine: Engine, job: Job, command: c.Generate, index: int, raster
         sha256=hashlib.sha256(data).hexdigest(),
         path=path,
         data=encoded,
+        nsfw_content_detected=blackened,
     )
-
-
-def _written(folder: Path, data: bytes, image_format: ImageFormat) -> Path:
-    """A new file beneath the output root, there at once and whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{secrets.token_hex(16)}.{image_format.value}"
-    scratch = path.with_suffix(".part")
-    scratch.write_bytes(data)
-    scratch.replace(path)
-    return path

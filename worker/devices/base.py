@@ -78,7 +78,10 @@ class Raster(Record, frozen=True, kw_only=True):
 
 
 class Drawing(Record, frozen=True, kw_only=True):
-    """What a run made and measured; `peak_bytes` is weights and working memory, None where nothing measured it."""
+    """What a run made and measured; `peak_bytes` is weights and working memory, None where nothing measured it.
+
+    `blackened` says of each image whether the model's safety checker did so, None where it has none.
+    """
 
     images: list[Raster]
     steps_done: int
@@ -86,6 +89,7 @@ class Drawing(Record, frozen=True, kw_only=True):
     denoise_ms: float | None = None
     decode_ms: float | None = None
     peak_bytes: int | None = None
+    blackened: list[bool] | None = None
     warnings: list[str] = []
     not_measured: dict[str, str] = {}
 
@@ -115,6 +119,10 @@ class BuiltModel(ABC):
     @abstractmethod
     def draw(self, order: DrawOrder, job: Job) -> Drawing:
         """Run the pipeline. Raises Fault, and the device's `out_of_memory`."""
+
+    @abstractmethod
+    def mend(self) -> None:
+        """Put back what a run that failed half-way left changed. Raises the device's `out_of_memory`."""
 
 
 class Device(ABC):

@@ -115,6 +115,9 @@ class VirtualModel(BuiltModel):
         self._device.ledger.give(self._placed_bytes)
         self._placed_bytes = 0
 
+    def mend(self) -> None:
+        pass
+
     def draw(self, order: DrawOrder, job: Job) -> Drawing:
         steps = order.steps or DEFAULT_STEPS
         step_seconds = self._profile.step_ms / 1000
