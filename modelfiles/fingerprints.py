@@ -1,12 +1,12 @@
 """What tells one state of a file from another without reading it.
 
-Decides when a file counts as changed, so that what was checked is what is loaded. Knows nothing of formats.
+Decides when a file must be looked at again, and whether an open file is the one that was checked. Times, inodes and
+links only say that something may have changed: what did is for `modelfiles.contents`. Knows nothing of formats.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from protocol.errors import ErrorCode, Fault
@@ -14,12 +14,13 @@ from protocol.records import Record
 
 
 class Fingerprint(Record, frozen=True, kw_only=True):
-    """A file or folder at one moment: size in bytes, modification time in nanoseconds, inode."""
+    """A file or folder at one moment: size in bytes, times of content and of status in nanoseconds, inode."""
 
     path: str
     size: int
     mtime_ns: int
     inode: int
+    ctime_ns: int = 0
     is_folder: bool = False
 
     @staticmethod
@@ -36,6 +37,7 @@ class Fingerprint(Record, frozen=True, kw_only=True):
             size=0 if is_folder else status.st_size,
             mtime_ns=status.st_mtime_ns,
             inode=status.st_ino,
+            ctime_ns=status.st_ctime_ns,
             is_folder=is_folder,
         )
 
@@ -46,12 +48,14 @@ class Fingerprint(Record, frozen=True, kw_only=True):
         except OSError:
             return False
 
+    def verify(self, status: os.stat_result) -> None:
+        """Raise Fault MODEL_CORRUPTED (retryable: look again) when an open file is not the one that was checked.
 
-def verify(fingerprints: Iterable[Fingerprint]) -> None:
-    """Raise Fault MODEL_CORRUPTED (retryable: look again) when one of the files is not as it was checked."""
-    for fingerprint in fingerprints:
-        if not fingerprint.is_current():
-            name = Path(fingerprint.path).name
+        A link to it that was made or removed meanwhile, its mode and its owner are none of its content.
+        """
+        now = Fingerprint.of_stat(Path(self.path), status)
+        if (now.size, now.mtime_ns, now.inode) != (self.size, self.mtime_ns, self.inode):
+            name = Path(self.path).name
             raise Fault(
                 ErrorCode.MODEL_CORRUPTED,
                 f"{name} changed after it was checked",

@@ -38,6 +38,21 @@ CONFIG_FILES = (
     "generation_config.json",
     "processor_config.json",
 )
+TEXT_FILES = (
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+"""What a tokenizer or a processor reads beside its configuration."""
+
 CLASS_KEYS = (
     "_class_name",
     "architectures",
@@ -51,7 +66,8 @@ CLASS_KEYS = (
 class FolderPart(Record, frozen=True, kw_only=True):
     """One part as the index names it; `config` is "" where the part has no configuration file.
 
-    `watched` are the fingerprints, taken before reading, of all that the check rests on."""
+    `watched` are the fingerprints, taken before reading, of all that the check rests on; `reads` as `model.Part` has
+    it."""
 
     name: str
     type: ComponentType
@@ -61,6 +77,7 @@ class FolderPart(Record, frozen=True, kw_only=True):
     config: str = ""
     weights: Weights | None = None
     watched: list[Fingerprint]
+    reads: dict[str, str] = {}
 
 
 class PipelineFolder(Record, frozen=True, kw_only=True):
@@ -164,11 +181,14 @@ def _checked_part(folder: Path, name: str, pair: tuple[str, str], roots: Roots, 
     refuse_scripts(folder)
     kind = COMPONENTS[pair]
     configs = check_configs(folder, roots)
-    watched += configs.values()
+    reads = {**configs, **_text_files(folder, roots)}
+    watched += reads.values()
+    names = {file: fingerprint.path for file, fingerprint in reads.items()}
     weights = None
     if kind in WEIGHTED and with_weights:
         weights = find_weights(folder, WEIGHTS[library], name, roots)
         watched += weights.fingerprints
+        names |= weights.reads
     if kind in WEIGHTED and "config.json" not in configs:
         raise corrupted(f"{name} has no config.json", missing=f"{name}/config.json")
     return FolderPart(
@@ -180,7 +200,13 @@ def _checked_part(folder: Path, name: str, pair: tuple[str, str], roots: Roots, 
         config=next((config.path for config in configs.values()), ""),
         weights=weights,
         watched=watched,
+        reads=names,
     )
+
+
+def _text_files(folder: Path, roots: Roots) -> dict[str, Fingerprint]:
+    """The vocabularies of a part by name. Raises Fault UNSAFE_MODEL where one leads out of the roots."""
+    return {name: Fingerprint.of(roots.inside(folder / name)) for name in TEXT_FILES if (folder / name).is_file()}
 
 
 def check_configs(folder: Path, roots: Roots) -> dict[str, Fingerprint]:

@@ -81,13 +81,20 @@ def read_header(path: Path) -> Header:
 
     Raises Fault MODEL_CORRUPTED with the numbers, MODEL_NOT_FOUND when nothing is there.
     """
-    with os.fdopen(open_regular(path), "rb") as file:
-        fingerprint = Fingerprint.of_stat(path, os.fstat(file.fileno()))
-        header_bytes = _header_length(file.read(LENGTH_BYTES), fingerprint.size, path.name)
-        text = file.read(header_bytes)
+    descriptor = open_regular(path)
+    try:
+        return header_of(descriptor, Fingerprint.of_stat(path, os.fstat(descriptor)), path.name)
+    finally:
+        os.close(descriptor)
+
+
+def header_of(descriptor: int, fingerprint: Fingerprint, what: str) -> Header:
+    """The checked header of an open file. Raises Fault MODEL_CORRUPTED."""
+    header_bytes = _header_length(os.pread(descriptor, LENGTH_BYTES, 0), fingerprint.size, what)
+    text = os.pread(descriptor, header_bytes, LENGTH_BYTES)
     if len(text) != header_bytes:
-        raise corrupted(f"{path.name} ends inside its header", header_bytes=header_bytes, read_bytes=len(text))
-    return parse_header(text, fingerprint, path.name)
+        raise corrupted(f"{what} ends inside its header", header_bytes=header_bytes, read_bytes=len(text))
+    return parse_header(text, fingerprint, what)
 
 
 def _header_length(prefix: bytes, file_bytes: int, what: str) -> int:

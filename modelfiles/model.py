@@ -11,7 +11,7 @@ from pathlib import Path
 
 from modelfiles import families, folders, profiles
 from modelfiles.allowed import COMPONENTS, NAMED_PARTS, PICKLES
-from modelfiles.fingerprints import Fingerprint, verify
+from modelfiles.fingerprints import Fingerprint
 from modelfiles.headers import Header, read_header
 from modelfiles.jsonfile import corrupted, unsafe
 from modelfiles.paths import Roots
@@ -45,6 +45,7 @@ class Part(Record, frozen=True, kw_only=True):
     """One part of a model: `size_bytes` of its weight files (of its tensors within a single file, 0 without weights).
 
     `path` is its folder, or the single file; `files` its weight files; `prefixes` its tensors within a single file.
+    `reads` is all that a library may read of its folder: the name under which it looks for a file → the checked file.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Part(Record, frozen=True, kw_only=True):
     library: str = ""
     class_name: str = ""
     prefixes: list[str] = []
+    reads: dict[str, str] = {}
 
 
 class ModelFile(Record, frozen=True, kw_only=True):
@@ -85,10 +87,6 @@ class ModelFile(Record, frozen=True, kw_only=True):
     native_side: int = 0
     in_channels: int = 0
     profile: VirtualProfile | None = None
-
-    def verify(self) -> None:
-        """Raise Fault MODEL_CORRUPTED when any file is no longer as it was inspected."""
-        verify(self.fingerprints)
 
 
 def inspect(path: str | Path, roots: Roots, field: str = "model_path") -> ModelFile:
@@ -243,6 +241,7 @@ def _folder_part(part: folders.FolderPart) -> Part:
         config=part.config,
         library=part.library,
         class_name=part.class_name,
+        reads=part.reads,
     )
 
 

@@ -30,9 +30,14 @@ SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
 
 
 class Weights(Record, frozen=True, kw_only=True):
-    """The files (absolute) of one part; `index` is the shard index, "" for a single file; bytes are tensor data."""
+    """The files (absolute) of one part; `index` is the shard index, "" for a single file; bytes are tensor data.
+
+    `reads` are they all under the names that a library looks for: without a variant, and never both an index and a
+    single file, since libraries differ in which of them they prefer.
+    """
 
     files: list[str]
+    reads: dict[str, str]
     index: str = ""
     variant: str = ""
     file_bytes: int
@@ -51,16 +56,17 @@ def find_weights(folder: Path, stem: str, name: str, roots: Roots) -> Weights:
         single = folder / f"{stem}{dotted}.safetensors"
         index = folder / f"{stem}.safetensors.index{dotted}.json"
         if single.exists():
-            return _weights([read_header(roots.inside(single))], variant, "")
+            header = read_header(roots.inside(single))
+            return _weights([header], {f"{stem}.safetensors": header.fingerprint.path}, variant)
         if index.exists():
-            return _sharded(folder, roots.inside(index), variant, roots)
+            return _sharded(folder, stem, roots.inside(index), variant, roots)
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICKLES)
     if pickles:
         raise unsafe(f"{name} has its weights only as a pickle, {pickles[0][:80]}: convert it to safetensors")
     raise corrupted(f"{name} has no weights: {stem}.safetensors is missing", missing=f"{name}/{stem}.safetensors")
 
 
-def _sharded(folder: Path, index: Path, variant: str, roots: Roots) -> Weights:
+def _sharded(folder: Path, stem: str, index: Path, variant: str, roots: Roots) -> Weights:
     weight_map = read_object(index, INDEX_LIMIT_BYTES).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise corrupted(f"{index.name} has no weight_map")
@@ -78,20 +84,23 @@ def _sharded(folder: Path, index: Path, variant: str, roots: Roots) -> Weights:
         if absent:
             raise corrupted(f"{shard[:80]} lacks {len(absent)} tensors of the index, first {min(absent)[:80]!r}")
         headers.append(header)
-    return _weights(headers, variant, str(index))
+    reads = {name: header.fingerprint.path for name, header in zip(sorted(expected), headers, strict=True)}
+    fingerprint = Fingerprint.of(index)
+    return _weights(headers, {f"{stem}.safetensors.index.json": str(index), **reads}, variant, fingerprint)
 
 
-def _weights(headers: list[Header], variant: str, index: str) -> Weights:
+def _weights(headers: list[Header], reads: dict[str, str], variant: str, index: Fingerprint | None = None) -> Weights:
     dtypes: dict[str, int] = {}
     for header in headers:
         for dtype, size in header.dtype_bytes().items():
             dtypes[dtype] = dtypes.get(dtype, 0) + size
     return Weights(
         files=[header.fingerprint.path for header in headers],
-        index=index,
+        reads=reads,
+        index=index.path if index else "",
         variant=variant,
         file_bytes=sum(header.fingerprint.size for header in headers),
         tensor_bytes=sum(header.data_bytes for header in headers),
         dtype_bytes=dtypes,
-        fingerprints=[header.fingerprint for header in headers],
+        fingerprints=[*([index] if index else []), *(header.fingerprint for header in headers)],
     )

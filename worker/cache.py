@@ -13,11 +13,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
+from modelfiles.contents import Content
 from modelfiles.model import ModelFile
 from protocol.enums import LoadPriority, ModelStatus, Tier
 from protocol.errors import ErrorCode, Fault, Recovery
-from protocol.records import DevicePerformance, ModelMemoryUsage, ModelPerformance, Record
+from protocol.records import DevicePerformance, ModelLoadConfiguration, ModelMemoryUsage, ModelPerformance, Record
 from protocol.replies import OptionOutcome
 from protocol.telemetry import ComponentResidency, ModelResidency
 from worker.devices.base import BuiltModel
@@ -43,6 +45,7 @@ class Resident:
         self.built = built
         self.resolved = resolved
         self.tier = Tier.VRAM
+        self.configuration = ModelLoadConfiguration()
         self.options: list[OptionOutcome] = []
         self.priority = LoadPriority.Normal
         self.keep_alive_seconds = FOREVER
@@ -72,6 +75,25 @@ class Resident:
 
     def touch(self, now: float) -> None:
         self.used_at, self.last_used = now, datetime.now(UTC)
+
+    def changed_file(self) -> str:
+        """The name of a file whose content is another than what was loaded; "" where none is.
+
+        A model whose files are gone goes on as it is.
+        """
+        if not Path(self.file.path).exists():
+            return ""
+        looked: list[Content] = []
+        for content in self.built.contents:
+            try:
+                now = content.now()
+            except (OSError, Fault):
+                return Path(content.fingerprint.path).name
+            if now.digest != content.digest:
+                return Path(content.fingerprint.path).name
+            looked.append(now)
+        self.built.contents = looked
+        return ""
 
     def note_run(self, succeeded: bool) -> None:
         self.runs.append(succeeded)

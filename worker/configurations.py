@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from modelfiles import folders
+from modelfiles.fingerprints import Fingerprint
 from modelfiles.jsonfile import read_object
+from modelfiles.model import Kind
 from modelfiles.paths import Roots
 from protocol.enums import ModelType
 from protocol.errors import ErrorCode, Fault
@@ -26,18 +28,25 @@ TOKENIZER_PADS = {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}
 
 
 class Configuration(Record, frozen=True, kw_only=True):
-    """A checked folder of configurations; `is_family` where it is the project's own, without vocabularies."""
+    """A checked folder of configurations; `is_family` where it is the project's own, without vocabularies.
+
+    `reads` are its files by their path within it, `watched` the fingerprints of all that the check rests on.
+    """
 
     path: str
     class_name: str
     is_family: bool
+    reads: dict[str, str]
+    watched: list[Fingerprint]
 
 
-def configuration_folder(build: Build, roots: Roots) -> Configuration:
-    """What a single file's pipeline is built by.
+def configuration_of(build: Build, roots: Roots) -> Configuration | None:
+    """What a single file's pipeline is built by; None for a folder, which has its own.
 
     Raises Fault MODEL_LOADING_FAILED saying what is missing, UNSAFE_MODEL, INVALID_ARGUMENT.
     """
+    if build.file.kind is not Kind.SINGLE:
+        return None
     if build.config_path:
         folder, is_family = roots.existing(build.config_path, "config_path"), False
     elif build.file.config_path:
@@ -48,7 +57,12 @@ def configuration_folder(build: Build, roots: Roots) -> Configuration:
         raise Fault(ErrorCode.MODEL_LOADING_FAILED, f"{folder.name} has no {folders.INDEX}")
     pipeline = folders.read_pipeline(folder, Roots([folder]) if is_family else roots, with_weights=False)
     _refuse_equal_encoders(folder)
-    return Configuration(path=str(folder), class_name=pipeline.class_name, is_family=is_family)
+    reads = {folders.INDEX: str(folder.resolve() / folders.INDEX)}
+    for part in pipeline.parts:
+        reads |= {f"{part.name}/{name}": path for name, path in part.reads.items()}
+    return Configuration(
+        path=str(folder), class_name=pipeline.class_name, is_family=is_family, reads=reads, watched=pipeline.watched
+    )
 
 
 def configuration_source(build: Build) -> str:

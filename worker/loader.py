@@ -22,15 +22,15 @@ from transformers.utils import logging as transformers_logging
 from modelfiles import folders
 from modelfiles.allowed import COMPONENTS, NAMED_PARTS
 from modelfiles.jsonfile import read_object
-from modelfiles.model import Kind, ModelFile, Part
-from modelfiles.paths import Roots
+from modelfiles.model import ModelFile, Part
 from protocol.enums import ComponentType, ModelPrecision
 from protocol.errors import ErrorCode, Fault
 from settings.logs import Logger
-from worker.configurations import configuration_folder, configuration_source, own_tokenizers
+from worker.configurations import Configuration, configuration_source, own_tokenizers
 from worker.devices.base import Build, PartBytes
 from worker.job import Job
 from worker.pipelines import TEXT_TO_IMAGE, Pipelines
+from worker.staging import Staging
 
 DTYPES = {
     ModelPrecision.Float32: torch.float32,
@@ -45,30 +45,32 @@ for _library in (diffusers_logging, transformers_logging):
     _library.disable_progress_bar()
 
 
-def load(build: Build, roots: Roots, job: Job, tell: Tell) -> tuple[Pipelines, list[PartBytes]]:
-    """The components of a checked model, and what each weighs.
+def load(
+    build: Build, configuration: Configuration | None, staging: Staging, job: Job, tell: Tell
+) -> tuple[Pipelines, list[PartBytes]]:
+    """The components of a checked model, and what each weighs; read from `staging` alone.
 
     Raises Fault MODEL_LOADING_FAILED, MODEL_INCOMPATIBLE, MODEL_CORRUPTED.
     """
     job.phases["build_ms"] = job.phases["read_ms"] = 0.0
     try:
-        if build.file.kind is Kind.SINGLE:
-            pipelines = _single_file(build, roots, job, tell)
+        if configuration is not None:
+            pipelines = _single_file(build, configuration, staging, job, tell)
         else:
-            pipelines = _folder(build, job, tell)
+            pipelines = _folder(build, staging, job, tell)
     except (Fault, MemoryError):
         raise
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError) as error:
         # What libraries say may show paths and code: the log has it, the client has the kind.
         log.exception("a library could not load a model", model=Path(build.file.path).name)
         text = f"{Path(build.file.path).name} could not be built: {type(error).__name__}"
-        if build.file.kind is Kind.SINGLE:
+        if configuration is not None:
             text += f"; its weights do not fit {configuration_source(build)}"
         raise Fault(ErrorCode.MODEL_LOADING_FAILED, text) from None
     return pipelines, _weighed(build.file, pipelines)
 
 
-def _folder(build: Build, job: Job, tell: Tell) -> Pipelines:
+def _folder(build: Build, staging: Staging, job: Job, tell: Tell) -> Pipelines:
     file = build.file
     text_class = _pipeline_class(file.class_name, Path(file.path).name)
     components: dict[str, Any] = {}
@@ -77,14 +79,14 @@ def _folder(build: Build, job: Job, tell: Tell) -> Pipelines:
         job.check()
         tell("build", done)
         began = time.perf_counter()
-        component = _component(part, build.precision)
+        component = _component(part, staging.folder(part.name, part.reads), build.precision)
         built = time.perf_counter()
         done += make_private(component)
         job.phases["build_ms"] += (built - began) * 1000
         job.phases["read_ms"] += (time.perf_counter() - built) * 1000
         components[part.name] = component
-    index = read_object(Path(file.path) / folders.INDEX)
-    return _pipelines(text_class, components, index)
+    index = staging.file(str(Path(file.path) / folders.INDEX), folders.INDEX)
+    return _pipelines(text_class, components, read_object(Path(index)))
 
 
 def _pipelines(text_class: type[Any], components: dict[str, Any], index: dict[str, Any]) -> Pipelines:
@@ -107,20 +109,19 @@ def _pipeline_class(class_name: str, what: str) -> type[Any]:
     return found
 
 
-def _component(part: Part, precision: ModelPrecision) -> Any:
+def _component(part: Part, folder: str, precision: ModelPrecision) -> Any:
     if (part.library, part.class_name) not in COMPONENTS:
         raise Fault(
             ErrorCode.UNSAFE_MODEL, f"{part.name} names {part.class_name[:80]!r}, not on the list of safe classes"
         )
     cls = _class(part)
     if not part.files:
-        return cls.from_pretrained(part.path, local_files_only=True)
+        return cls.from_pretrained(folder, local_files_only=True)
     wanted = {"dtype" if issubclass(cls, transformers.PreTrainedModel) else "torch_dtype": DTYPES[precision]}
     model, info = cls.from_pretrained(
-        part.path,
+        folder,
         local_files_only=True,
         use_safetensors=True,
-        variant=part.variant or None,
         output_loading_info=True,
         **wanted,
     )
@@ -138,16 +139,18 @@ def _class(part: Part) -> Any:
     return getattr(transformers if part.library == "transformers" else diffusers, part.class_name)
 
 
-def _single_file(build: Build, roots: Roots, job: Job, tell: Tell) -> Pipelines:
+def _single_file(build: Build, configuration: Configuration, staging: Staging, job: Job, tell: Tell) -> Pipelines:
     file = build.file
-    configuration = configuration_folder(build, roots)
+    folder = staging.folder("configuration", {})
+    for name, path in configuration.reads.items():
+        staging.folder(f"configuration/{Path(name).parent}", {Path(name).name: path})
     text_class = _pipeline_class(configuration.class_name, Path(file.path).name)
     job.check()
     tell("build", 0)
     began = time.perf_counter()
     pipeline = text_class.from_single_file(
-        file.path,
-        config=configuration.path,
+        staging.file(file.path, "model.safetensors"),
+        config=folder,
         local_files_only=True,
         torch_dtype=DTYPES[build.precision],
         **own_tokenizers(configuration),
@@ -158,7 +161,7 @@ def _single_file(build: Build, roots: Roots, job: Job, tell: Tell) -> Pipelines:
         make_private(component)
     job.phases["build_ms"] += (built - began) * 1000
     job.phases["read_ms"] += (time.perf_counter() - built) * 1000
-    return _pipelines(text_class, components, read_object(Path(configuration.path) / folders.INDEX))
+    return _pipelines(text_class, components, read_object(Path(folder) / folders.INDEX))
 
 
 def make_private(component: object) -> int:

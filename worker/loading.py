@@ -64,7 +64,10 @@ def bring(engine: Engine, job: Job, ref: ModelRef, wish: Wish) -> Brought:
     """The model on the device. Raises Fault; a refusal evicts nobody and leaves what was there."""
     began = time.perf_counter()
     resident = engine.cache.get(ref.model_id)
-    if resident is None or not _serves(engine, resident, ref, wish):
+    changed = resident.changed_file() if resident is not None else ""
+    if changed:
+        job.warnings.append(f"{ref.model_id} is loaded anew: {changed} has changed since it was loaded")
+    if resident is None or changed or not _serves(engine, resident, ref, wish):
         brought = _from_disk(engine, job, ref, wish, resident)
     elif resident.tier is Tier.VRAM:
         brought = _brought(resident, LoadSource.VRAM, 0)
@@ -84,8 +87,8 @@ def _account(engine: Engine, resident: Resident, wish: Wish) -> None:
     """Answer each flag of the configuration that is asked for now, or of the one that the model was built under."""
     if wish.configuration is None and resident.options:
         return
-    asked = wish.configuration or ModelLoadConfiguration()
-    resolved = resolve(asked, resident.file, engine.device, resident.model_id, wish.config_path)
+    asked = wish.configuration or resident.configuration
+    resolved = resolve(asked, resident.file, engine.device, resident.model_id, resident.resolved.config_path)
     total = engine.keeper.room().total
     resident.options = outcomes(asked, resolved, resident.file, resident.built, total)
 
@@ -115,8 +118,11 @@ def _from_ram(engine: Engine, job: Job, resident: Resident) -> Brought:
 
 def _from_disk(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: Resident | None) -> Brought:
     file = inspect(ref.path, engine.roots)
-    configuration = wish.configuration or ModelLoadConfiguration()
-    resolved = resolve(configuration, file, engine.device, ref.model_id, wish.config_path)
+    configuration, config_path = wish.configuration, wish.config_path
+    if configuration is None and replaced is not None:
+        configuration, config_path = replaced.configuration, config_path or replaced.resolved.config_path
+    configuration = configuration or ModelLoadConfiguration()
+    resolved = resolve(configuration, file, engine.device, ref.model_id, config_path)
     estimated = precision.estimate_bytes(file, resolved.precision)
     _admit(engine, ref.model_id, file, resolved, needed=estimated, replaced=replaced)
     cached = None if file.profile is not None else pagecache.ratio(_weight_files(file))
@@ -125,7 +131,10 @@ def _from_disk(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: Re
         job.check()
         _admit(engine, ref.model_id, file, resolved, needed=built.bytes, replaced=replaced)
         resident = Resident(ref.model_id, file, built, resolved, engine.clock())
+        resident.configuration = configuration
         resident.keeps_ram_copy = wish.keeps_ram_copy
+        if replaced is not None:
+            resident.keep_alive_seconds = replaced.keep_alive_seconds
         began = time.perf_counter()
         added = _promote(engine, job, resident) if replaced is None else _replace(engine, job, replaced, resident)
     except BaseException:
@@ -155,15 +164,8 @@ def _build(engine: Engine, job: Job, ref: ModelRef, file: ModelFile, resolved: R
         engine.tell_stage(ref.model_id, stage, bytes_done, total)
         job.stage(stage, bytes_done, total)
 
-    file.verify()
     build = Build(file=file, precision=resolved.precision, config_path=resolved.config_path or ref.config_path)
-    built = engine.device.build(build, job, tell)
-    try:
-        file.verify()
-    except Fault:
-        built.release()
-        raise
-    return built
+    return engine.device.build(build, job, tell)
 
 
 def _replace(engine: Engine, job: Job, old: Resident, new: Resident) -> int:

@@ -28,7 +28,7 @@ def worker_spec(root: Path, device_id: str = "cpu:0", **changes: Any) -> WorkerS
         "device_id": device_id,
         "link": "",
         "generation": 1,
-        "runtime": str(root / "runtime"),
+        "runtime": str(root.parent / "runtime"),
         "outputs": str(root / "outputs"),
         "model_roots": [str(root)],
         "budget_bytes": 64 * MIB,

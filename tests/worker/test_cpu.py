@@ -115,7 +115,7 @@ def test_weights_are_private_copies(cpu: Bench, tmp_path: Path) -> None:
         with file.open("r+b") as stream:
             stream.seek(-4096, 2)
             stream.write(b"\0" * 4096)
-    assert bench.run(draw(SD15), SD15).attachments == before
+    assert bench.run(draw(SD15, load_if_needed=False), SD15).attachments == before
 
 
 def test_a_placement_beyond_the_budget_raises_out_of_memory(model_root: Path) -> None:
@@ -323,3 +323,73 @@ def test_a_flag_without_effect_is_no_other_configuration(cpu: Bench) -> None:
     assert answered == {"precision": True, "enable_compilation": False, "parameters.nothing": False}
     plain = cpu.reply(LoadModelReply, c.LoadModel(model_id=SD15, configuration=ModelLoadConfiguration()), SD15)
     assert (plain.cache.source, [o.option for o in plain.options]) == (LoadSource.VRAM, ["precision"])
+
+
+def rewrite(path: Path, factor: float, metadata: dict[str, str]) -> None:
+    """The file anew, every weight times `factor`."""
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415
+
+    tensors = {key: t * factor if t.is_floating_point() else t for key, t in load_file(path).items()}
+    save_file(tensors, path.with_suffix(".new"), metadata={"format": "pt", **metadata})
+    path.with_suffix(".new").replace(path)
+
+
+@pytest.fixture(params=["folder", "single"])
+def own_copy(request: pytest.FixtureRequest, model_root: Path, tmp_path: Path) -> tuple[Bench, str, Path]:
+    """A bench over a model of its own: its name, and one of its weight files."""
+    if request.param == "folder":
+        shutil.copytree(model_root / SD15, tmp_path / "models" / SD15)
+        name, weights_file = SD15, f"{SD15}/unet/diffusion_pytorch_model.safetensors"
+    else:
+        name = weights_file = "tiny-sd15-single.safetensors"
+        (tmp_path / "models").mkdir()
+        shutil.copy(model_root / name, tmp_path / "models" / name)
+        shutil.copytree(model_root / "tiny-sd15-single", tmp_path / "models" / "tiny-sd15-single")
+    bench = Bench(tmp_path / "models", worker_spec(tmp_path / "models"))
+    return bench, name, tmp_path / "models" / weights_file
+
+
+@pytest.mark.parametrize("tier", [Tier.VRAM, Tier.RAM])
+def test_a_replaced_file_is_loaded_anew_and_the_reply_says_why(own_copy: tuple[Bench, str, Path], tier: Tier) -> None:
+    bench, name, path = own_copy
+    bench.reply(LoadModelReply, c.LoadModel(model_id=name, keep_alive=900.0, pin=tier is Tier.VRAM), name)
+    before = bench.run(draw(name), name).attachments
+    if tier is Tier.RAM:
+        bench.run(c.UnloadModel(model_id=name), name)
+    rewrite(path, 0.5, {})
+    drawn = bench.run(draw(name), name)
+    assert isinstance(drawn.reply, GenerateReply) and drawn.attachments != before
+    assert any(f"{path.name} has changed" in warning for warning in drawn.reply.warnings)
+    resident = bench.engine.cache.get(name)
+    assert resident is not None and resident.pinned is (tier is Tier.VRAM)
+    again = bench.reply(LoadModelReply, c.LoadModel(model_id=name), name)
+    assert (again.cache.source, again.warnings) == (LoadSource.VRAM, [])
+    assert bench.run(draw(name), name).attachments == drawn.attachments
+
+
+def test_metadata_written_into_a_header_is_no_other_model(own_copy: tuple[Bench, str, Path]) -> None:
+    bench, name, path = own_copy
+    bench.run(draw(name), name)
+    rewrite(path, 1.0, {"modelspec.title": "another title"})
+    again = bench.reply(LoadModelReply, c.LoadModel(model_id=name), name)
+    assert (again.cache.source, again.warnings) == (LoadSource.VRAM, [])
+
+
+def test_a_replacement_that_cannot_be_loaded_leaves_the_old_model(own_copy: tuple[Bench, str, Path]) -> None:
+    bench, name, path = own_copy
+    before = bench.run(draw(name), name).attachments
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5000])
+    ref = ModelRef(
+        model_id=name,
+        path=str(bench.root / name),
+        type=ModelType.SD15,
+        size_bytes=len(whole),
+        status=ModelStatus.Available,
+    )
+    reply = bench.run(c.LoadModel(model_id=name), model=ref).reply
+    assert reply.error is not None and reply.error.code is ErrorCode.MODEL_CORRUPTED
+    resident = bench.engine.cache.get(name)
+    assert resident is not None and resident.tier is Tier.VRAM
+    path.write_bytes(whole)
+    assert bench.run(draw(name), name).attachments == before

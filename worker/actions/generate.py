@@ -69,7 +69,7 @@ def generate(engine: Engine, job: Job, command: c.Generate) -> GenerateReply:
 def _resident(engine: Engine, job: Job, command: c.Generate) -> tuple[Resident, Brought | None]:
     """The model on the device, and its load where it needed one."""
     resident = engine.cache.get(command.model_id)
-    if resident is not None and resident.tier is Tier.VRAM:
+    if resident is not None and resident.tier is Tier.VRAM and not (command.load_if_needed and resident.changed_file()):
         return resident, None
     if not command.load_if_needed:
         parameters = {"model_id": command.model_id, "device_id": engine.spec.device_id}
@@ -77,7 +77,11 @@ def _resident(engine: Engine, job: Job, command: c.Generate) -> tuple[Resident, 
         expected = f"true: {command.model_id} is not on {engine.spec.device_id}"
         info = invalid("load_if_needed", False, expected).info
         raise Fault(info.code, info.message, details=info.details, recovery=[recovery])
-    brought = bring(engine, job, assigned_model(job, command.model_id), Wish(priority=command.priority))
+    wish = Wish(
+        priority=resident.priority if resident is not None and resident.tier is Tier.VRAM else command.priority,
+        keeps_ram_copy=resident is None or resident.keeps_ram_copy,
+    )
+    brought = bring(engine, job, assigned_model(job, command.model_id), wish)
     return brought.resident, brought
 
 

@@ -6,9 +6,10 @@ The three kinds differ in where bytes lie and what counts them; actions, cache a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+from modelfiles.contents import Content
 from modelfiles.model import ModelFile
 from protocol.enums import ComponentType, ModelPrecision
 from protocol.records import Record
@@ -99,6 +100,8 @@ class BuiltModel(ABC):
 
     precision: ModelPrecision
     parts: list[PartBytes]
+    contents: Sequence[Content] = ()
+    """Every file that it was read from."""
 
     @property
     def bytes(self) -> int:

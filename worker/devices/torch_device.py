@@ -9,6 +9,7 @@ import gc
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from modelfiles.model import Kind
@@ -18,6 +19,7 @@ from protocol.errors import ErrorCode, Fault
 from protocol.link import WorkerSpec
 from worker.devices.base import Build, BuiltModel, Device, PartBytes
 from worker.job import Job
+from worker.staging import Staging, clear_leftovers
 
 if TYPE_CHECKING:
     import torch
@@ -43,23 +45,34 @@ class TorchDevice(Device):
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._roots = Roots(spec.model_roots)
+        self._runtime = Path(spec.runtime)
+        self._device_id = spec.device_id
 
     def start(self) -> None:
         import torch  # noqa: PLC0415 - the environment has to be pinned first
 
         from worker import loader, running  # noqa: F401, PLC0415 - they import diffusers: before the first command
 
+        clear_leftovers(self._runtime, self._device_id)
         self.out_of_memory = torch.OutOfMemoryError
         self.open()
 
     def build(self, build: Build, job: Job, tell: Callable[[str, int], None]) -> BuiltModel:
+        from worker.configurations import configuration_of  # noqa: PLC0415
         from worker.loader import load  # noqa: PLC0415
         from worker.running import TorchModel  # noqa: PLC0415
 
         if build.file.kind is Kind.VIRTUAL:
             raise Fault(ErrorCode.MODEL_INCOMPATIBLE, "a .vmodel.json profile runs on virtual devices alone")
-        pipelines, parts = load(build, self._roots, job, tell)
-        return TorchModel(self, pipelines, parts, build.precision)
+        checked = configuration_of(build, self._roots)
+        watched = [*build.file.fingerprints, *(checked.watched if checked else ())]
+        with Staging(self._runtime, self._device_id, watched) as staging:
+            pipelines, parts = load(build, checked, staging, job, tell)
+            staging.verify()
+            contents = staging.contents()
+        model = TorchModel(self, pipelines, parts, build.precision)
+        model.contents = contents
+        return model
 
     def reclaim(self) -> None:
         gc.collect()

@@ -8,8 +8,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import ClassVar
 
+from modelfiles.contents import Content
 from modelfiles.model import Kind
 from modelfiles.profiles import VirtualProfile
 from protocol.enums import DeviceKind, ModelPrecision
@@ -78,7 +80,10 @@ class VirtualDevice(Device):
         job.phases["read_ms"] = (time.monotonic() - began) * 1000
         tell("promote", file.profile.bytes)
         parts = [PartBytes(name=p.name, type=p.type, path=p.path, bytes=p.tensor_bytes) for p in file.parts]
-        return VirtualModel(self, file.profile, parts, build.precision)
+        model = VirtualModel(self, file.profile, parts, build.precision)
+        model.contents = [Content.read(file.path)]
+        file.fingerprints[0].verify(Path(file.path).stat())
+        return model
 
     def reclaim(self) -> None:
         pass
