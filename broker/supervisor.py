@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from broker.devices import FoundDevice, find_devices
-from broker.launch import memory, specs
+from broker.launch import memory, orphans, specs
 from broker.launch.child import Child
 from broker.launch.listeners import listen
 from broker.launch.local import LocalLauncher, LocalProcess
@@ -31,6 +31,7 @@ from settings import endpoints, logs
 from settings.config import ConfigError, RestartLimits, Settings, load
 from settings.endpoints import Endpoints
 from settings.logs import Logger
+from settings.stops import StopSignals
 
 BROKER = "broker"
 ADDRESS_IN_USE = 3
@@ -55,8 +56,9 @@ WORKERS_MEMORY_TURNS = 10
 _log = Logger()
 
 
-def run(config: Path | None = None) -> int:
-    """Serve in the foreground until SIGINT or SIGTERM. 0 after a clean stop, 2 for settings that cannot be obeyed."""
+def run(config: Path | None, stops: StopSignals) -> int:
+    """Serve in the foreground until SIGINT, SIGTERM or SIGHUP. 0 after a clean stop, 2 for settings that cannot be
+    obeyed."""
     try:
         settings = load(config)
         refuse_open_addresses(settings)
@@ -64,7 +66,7 @@ def run(config: Path | None = None) -> int:
         make_folders(settings)
         with only_one(settings.runtime):
             logs.configure("supervisor")
-            return Supervisor(settings, devices).serve()
+            return Supervisor(settings, devices, stops).serve()
     except ConfigError as error:
         sys.stderr.write(f"vrambroker: {error}\n")
         return 2
@@ -73,8 +75,9 @@ def run(config: Path | None = None) -> int:
 class Supervisor:
     """Owns every child. One thread; woken by signals, children and the broker's lines."""
 
-    def __init__(self, settings: Settings, devices: list[FoundDevice]) -> None:
+    def __init__(self, settings: Settings, devices: list[FoundDevice], stops: StopSignals) -> None:
         self._settings = settings
+        self._stops = stops
         self._devices = {device.request.device_id: device for device in devices}
         self._launcher = LocalLauncher()
         self._broker = Child(BROKER, "broker", RestartPolicy(random.random, _brokers(settings.restarts)))
@@ -102,13 +105,18 @@ class Supervisor:
         try:
             if not self._take_addresses():
                 return 1
-            self._start_broker()
+            if not self._stops.waiting:
+                self._start_broker()
             while not self._finished():
                 for key, _ in self._selector.select(self._patience()):
                     key.data()
+                while (number := self._stops.take()) is not None:
+                    self._stop(number)
                 self._mind_broker()
                 self._mind_children()
                 self._mind_memory(time.monotonic())
+                if os.getpid() == 1:
+                    orphans.reap([child.process.pid for child in self._all() if child.process is not None])
         finally:
             self._end_everything()
         return self._status
@@ -133,8 +141,6 @@ class Supervisor:
             end.setblocking(False)
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGINT, self._on_stop)
-        signal.signal(signal.SIGTERM, self._on_stop)
         self._wakeup = (reader, writer)
         self._selector.register(reader, selectors.EVENT_READ, lambda: reader.recv(4096))
 
@@ -339,7 +345,8 @@ class Supervisor:
 
     # stopping
 
-    def _on_stop(self, number: int, _: object) -> None:
+    def _stop(self, number: int) -> None:
+        """A signal to stop; the second one ends everything at once."""
         if self._stopping is not None:
             self._stopping = time.monotonic()
             return
@@ -378,7 +385,3 @@ def _brokers(limits: RestartLimits) -> RestartLimits:
     """The broker's own limits: as often, but it is waited for by everyone."""
     longest = min(limits.longest_wait_seconds, BROKER_LONGEST_WAIT_SECONDS)
     return msgspec.structs.replace(limits, longest_wait_seconds=longest)
-
-
-if __name__ == "__main__":
-    sys.exit(run())

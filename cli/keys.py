@@ -17,6 +17,7 @@ import msgspec
 import typer
 from msgspec import Struct
 
+from cli.streams import write_json
 from settings.keys import PublicKey, Role
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _server(folder: KeyFolder) -> Shown:
 
 def _print(keys: list[Shown], as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(keys), indent=2).decode() + "\n")
+        write_json(msgspec.json.format(msgspec.json.encode(keys), indent=2))
         return
     for key in keys:
         lines = [f"{key.name} ({key.role})", f"  Z85  {key.z85}", f"  hex  {key.hex}"]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from settings.stops import StopSignals, ensure_streams
+
 OPTION = "--config"
 
 
@@ -17,15 +19,20 @@ def main() -> None:
     if plain:
         sys.exit(serve(config))
     from cli.app import run  # noqa: PLC0415 - typer is not for `serve`
+    from cli.streams import prepare  # noqa: PLC0415
+
+    prepare()
 
     run()
 
 
 def serve(config: Path | None) -> int:
     """Run a broker in the foreground; the exit status."""
+    ensure_streams()
+    stops = StopSignals()
     from broker.supervisor import run  # noqa: PLC0415 - the other commands never need it
 
-    return run(config)
+    return run(config, stops)
 
 
 def serve_arguments(arguments: list[str]) -> tuple[bool, Path | None]:

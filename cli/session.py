@@ -18,6 +18,7 @@ from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.text import Text
 
+from cli.streams import write_json
 from client.answers import Answer, CommandFailed, NoAnswer, UnexpectedReply
 from client.sync import Client
 from protocol.commands import Cancel, Ping
@@ -59,7 +60,7 @@ class Session:
 
 def print_json(payload: bytes) -> None:
     """One JSON document on standard output, indented."""
-    sys.stdout.write(msgspec.json.format(payload, indent=2).decode() + "\n")
+    write_json(msgspec.json.format(payload, indent=2))
 
 
 @contextmanager

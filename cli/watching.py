@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from contextlib import suppress
 
@@ -12,6 +11,7 @@ from rich.live import Live
 from cli.screens import devices as screens
 from cli.screens.events import event_line
 from cli.session import FAILED, FIRST_ANSWER_SECONDS, connect, fail, orderly, session
+from cli.streams import write_json
 from client.answers import Answer, CommandFailed, NoAnswer, as_kind
 from client.events import EventStream
 from client.sync import Client
@@ -96,8 +96,7 @@ def events(
     with session(endpoint, as_json) as this, EventStream(topics, events_endpoint) as stream:
         for number, published in enumerate(stream, start=1):
             if as_json:
-                sys.stdout.write(published.payload.decode() + "\n")
-                sys.stdout.flush()
+                write_json(published.payload)
             else:
                 this.out.print(event_line(published), soft_wrap=True)
             if number == count:

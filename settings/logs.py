@@ -1,15 +1,20 @@
 """Logging of every process: lines for people on a terminal, JSON otherwise, always to standard error.
 
-structlog takes as long to import as a broker takes to be ready; it is imported with the first line that is logged.
+Nobody waits for a reader of the log (`settings.sink`); what libraries print goes the same way. structlog takes as long
+to import as a broker takes to be ready; it is imported with the first line that is logged.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
-from typing import Any
+from typing import Any, NoReturn
+
+from settings.sink import Sink
 
 _context: dict[str, Any] = {}
+_sink: Sink | None = None
 
 
 class Logger:
@@ -39,8 +44,36 @@ class Logger:
 
 
 def configure(process: str, **context: Any) -> None:
-    """Name this process; `process` and `context` stand in every line."""
+    """Name this process; `process` and `context` stand in every line. From here on nothing waits for the log's reader.
+
+    A process whose standard output is not spoken for gives that away too.
+    """
+    global _sink  # noqa: PLW0603 - one log for a process
     _context.update(process=process, **context)
+    if _sink is None:
+        _sink = Sink()
+        sys.stderr = _sink
+        if process in ("worker", "catalog"):
+            sys.stdout = _sink
+        atexit.register(_sink.finish)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process at once, without waiting for its threads, once the log is written."""
+    import os  # noqa: PLC0415 - see above
+
+    if _sink is not None:
+        _sink.finish()
+    os._exit(status)
+
+
+class _Lines:
+    """Where structlog's lines end: whole ones, to whatever standard error is now."""
+
+    def msg(self, message: str) -> None:
+        sys.stderr.write(message + "\n")
+
+    log = debug = info = warn = warning = error = exception = critical = fatal = failure = err = msg
 
 
 def _structlog() -> Any:
@@ -57,7 +90,7 @@ def _structlog() -> Any:
             *tail,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Lines(),
         cache_logger_on_first_use=True,
     )
     return structlog.get_logger().bind(**_context)

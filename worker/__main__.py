@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 
@@ -63,7 +62,5 @@ def open_device(spec: WorkerSpec) -> Device:
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stderr.flush()
     # The device thread may sit in torch: an orderly interpreter shutdown would wait for it or tear it apart.
-    os._exit(code)
+    logs.leave(main())

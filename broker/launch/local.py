@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 
+STANDARD_ERROR = 2
+
 
 class LocalProcess:
     """A child process; `stdin` and, where asked for, `stdout` are its line channels."""
@@ -76,7 +78,7 @@ class LocalLauncher:
         popen = subprocess.Popen(
             [sys.executable, "-m", module, argument],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE if talks else sys.stderr.fileno(),
+            stdout=subprocess.PIPE if talks else STANDARD_ERROR,
             pass_fds=descriptors,
             process_group=0,
         )

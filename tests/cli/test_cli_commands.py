@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -201,3 +202,25 @@ def test_help_lists_every_command(vrambroker: Run) -> None:
     shown = vrambroker("--help").stdout
     for name in NAMES:
         assert f"  {name} " in shown
+
+
+def test_json_is_utf8_and_text_what_can_be_shown_whatever_the_locale(broker: Router, tmp_path: Path) -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "VRAMBROKER_RUNTIME": str(tmp_path),
+        "PYTHONIOENCODING": "ascii",
+    }
+    for words in (("models", "--json"), ("models",), ("ps",)):
+        command = [sys.executable, "-m", "cli", "--endpoint", broker.endpoint, *words]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False)
+        assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
+        if "--json" in words:
+            assert json.loads(done.stdout.decode())
+
+
+def test_closed_standard_output_is_no_traceback(broker: Router, tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = ["sh", "-c", 'exec "$0" "$@" >&-', sys.executable, "-m", "cli", "--endpoint", broker.endpoint, "ps"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

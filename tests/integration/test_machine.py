@@ -1,0 +1,159 @@
+"""The machine that it runs on: readers of the log that go, terminals that close, first processes of containers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import zmq
+
+from tests.integration.conftest import ROOT, Connection, profile, wait_for
+
+
+class Service:
+    """A `serve` whose standard error is the test's; its runtime folder, and a connection made when asked for."""
+
+    def __init__(self, folder: Path, stderr: int, words: tuple[str, ...] = (), **settings: str) -> None:
+        self.folder = folder
+        self.runtime = Path(settings.get("runtime", str(folder / "runtime")))
+        self.models = folder / "models"
+        self.models.mkdir(exist_ok=True)
+        profile(self.models, "m", load_ms=5, step_ms=20)
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("VRAMBROKER_")}
+        own = {
+            "runtime": str(self.runtime),
+            "models": str(self.models),
+            "devices": "virtual:1",
+            "commands": "tcp://127.0.0.1:0",
+            "events": "tcp://127.0.0.1:0",
+            "web": "127.0.0.1:0",
+            "drain": "2",
+        }
+        environment |= {f"VRAMBROKER_{key.upper()}": value for key, value in (own | settings).items()}
+        command = [*words, sys.executable, "-m", "cli.main", "serve"]
+        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=stderr, stdout=stderr)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._sockets: list[zmq.Socket[bytes]] = []
+
+    def endpoints(self) -> dict[str, str]:
+        found: dict[str, str] = wait_for(lambda: json.loads((self.runtime / "endpoints.json").read_text()))
+        return found
+
+    def connect(self) -> Connection:
+        socket = self._context.socket(zmq.DEALER)
+        self._sockets.append(socket)
+        socket.connect(self.endpoints()["commands"])
+        return Connection(socket)
+
+    def ready(self) -> Connection:
+        connection = self.connect()
+        wait_for(lambda: {d["state"] for d in connection.ask({"action": "list_devices"})["devices"]} == {"ready"})
+        return connection
+
+    def end(self) -> None:
+        for socket in self._sockets:
+            socket.close(linger=0)
+        self._context.term()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            finally:
+                self.process.kill()
+                self.process.wait()
+
+
+@contextmanager
+def service(folder: Path, words: tuple[str, ...] = (), **settings: str) -> Iterator[Service]:
+    with (folder / "log").open("ab") as log:
+        one = Service(folder, log.fileno(), words, **settings)
+    try:
+        yield one
+    finally:
+        one.end()
+
+
+DRAW = {"action": "generate", "model_id": "m", "prompt": "x", "steps": 2}
+
+
+def test_a_log_whose_reader_is_gone_costs_no_command_and_no_clean_stop(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    one = Service(tmp_path, writer)
+    os.close(writer)
+    try:
+        client = one.ready()
+        os.close(reader)
+        for _ in range(3):
+            assert client.ask(DRAW)["state"] == "completed"
+        one.process.send_signal(signal.SIGTERM)
+        assert one.process.wait(20) == 0
+    finally:
+        one.end()
+
+
+def test_a_log_whose_reader_stands_still_costs_no_command_and_no_clean_stop(tmp_path: Path) -> None:
+    import fcntl  # noqa: PLC0415 - Linux
+
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    one = Service(tmp_path, writer)
+    os.close(writer)
+    try:
+        client = one.ready()
+        for _ in range(40):
+            assert client.ask(DRAW)["state"] == "completed"
+        one.process.send_signal(signal.SIGTERM)
+        assert one.process.wait(20) == 0
+    finally:
+        one.end()
+        os.close(reader)
+
+
+def test_a_terminal_that_closes_is_a_stop(tmp_path: Path) -> None:
+    with service(tmp_path) as one:
+        client = one.ready()
+        for number in range(3):
+            client.send({**DRAW, "steps": 10, "request_id": f"g{number}"})
+        wait_for(lambda: one.connect().ask({"action": "list_devices"})["devices"][0]["state"] == "busy")
+        one.process.send_signal(signal.SIGHUP)
+        replies = {reply["request_id"]: reply for reply, _ in (client.receive() for _ in range(3))}
+        assert replies["g0"]["state"] == "completed"
+        assert {replies[name]["error"]["code"] for name in ("g1", "g2")} == {"DRAINING"}
+        assert one.process.wait(20) == 0
+        assert not (one.runtime / "endpoints.json").exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="NOT ROOT: a process of a new PID namespace is not tested here")
+def test_the_first_process_of_a_container_stops_at_once_and_reaps_what_it_adopts(tmp_path: Path) -> None:
+    inside = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    with service(tmp_path, inside) as one:
+        one.ready()
+        (first,) = _children(one.process.pid)
+        subprocess.run(
+            ["nsenter", "-t", str(first), "-p", "-m", "sh", "-c", "(sleep 0.1 &); (sleep 0.2 &)"],
+            check=True,
+            timeout=30,
+        )
+        time.sleep(0.5)
+        wait_for(lambda: "Z" not in {_state(pid) for pid in _children(first)})
+        os.kill(first, signal.SIGTERM)
+        assert one.process.wait(20) == 0
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
