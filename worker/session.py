@@ -188,8 +188,8 @@ class Session:
 
     def _assign(self, assign: link.Assign, frames: list[bytes]) -> None:
         attempt = (assign.request_id, assign.attempt)
-        if attempt in self._jobs or attempt in self._unconfirmed:
-            return
+        if attempt in self._jobs:
+            return  # it is answered when it ends
         job = Job(assign, frames[0] if frames else b"", frames[1:])
         if assign.lane is Lane.CONTROL:
             outcome = self._engine.run(job)

@@ -185,7 +185,7 @@ class DeviceWorker(Process):
 
     def assign(self, assign: link.Assign, body: tuple[bytes, ...]) -> None:
         attempt = (assign.request_id, assign.attempt)
-        if attempt in self.jobs or attempt in self.unconfirmed:
+        if attempt in self.jobs:
             return
         self.world.ledger.begun(assign.request_id, self.world.now)
         if assign.lane is Lane.CONTROL:
