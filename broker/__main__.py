@@ -23,7 +23,7 @@ from protocol.ids import uuid7
 from protocol.supervision import BrokerSpec, Ready, line
 from settings import lifeline
 from settings.config import ConfigError
-from settings.logs import configure
+from settings.logs import Logger, configure
 
 ADDRESS_IN_USE = 3
 """Exit status where an endpoint cannot be bound."""
@@ -48,7 +48,7 @@ def main() -> int:
     except zmq.ZMQError as error:
         sys.stderr.write(f"vrambroker: cannot bind {spec.commands}, {spec.events}: {error}\n")
         return ADDRESS_IN_USE
-    journal = Journal(Path(spec.data) / "journal", clock=time.monotonic) if spec.data else None
+    journal = _journal(spec.data)
     store = journal or MemoryStore()
     notebook = Notebook(spec.data)
     core = Core(
@@ -73,6 +73,18 @@ def main() -> int:
     if journal is not None:
         journal.close()
     return 0
+
+
+def _journal(data: str) -> Journal | None:
+    """The journal in the data folder; None where nothing is to outlive the process, or nothing can."""
+    if not data:
+        return None
+    try:
+        return Journal(Path(data) / "journal", clock=time.monotonic)
+    except OSError as error:
+        text = "the journal cannot be used: stored replies and accepted commands will not outlive this broker"
+        Logger().error(text, reason=str(error))
+        return None
 
 
 def _spare_the_collector() -> None:

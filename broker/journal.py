@@ -1,27 +1,28 @@
 """The journal: final replies and accepted commands on disk, so that a broker that was killed still knows them.
 
-Records are appended to segments, in one write for all that a turn of the loop made, before its replies are sent;
-answers of commands that only read may come a moment later, since reading again harms nobody. In memory stands only
-where each final lies. A segment goes when all of it is older than ten minutes, or when the journal
+Records (`broker.records`) are appended to segments, in one write for all that a turn of the loop made, before its
+replies are sent; answers of commands that only read may come a moment later, since reading again harms nobody. In
+memory stands only where each final lies. A segment goes when all of it is older than ten minutes, or when the journal
 is larger than its bound, the oldest first; accepted commands that are not done yet move on to the newest.
 
-A record is `[length][CRC-32 of the body][time][kind][length of the id][id][body]`, the body in MessagePack. A record
-that a crash cut short ends its segment: nothing after it was ever promised.
+Ages follow elapsed time, whatever the day's clock does. A file that is damaged is copied aside and read as far as it
+can be; a request id whose record cannot be read any more is still known, and is never executed again.
 """
 
 from __future__ import annotations
 
-import mmap
+import contextlib
 import os
-import struct
+import shutil
 import time
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from broker import records
 from broker.core.finals import KEEP_BYTES, KEEP_SECONDS, Accepted, Final
+from broker.records import Kind, Record, Scan
 from protocol.actions import ACTIONS
 from protocol.enums import Lane
 from settings.logs import Logger
@@ -42,8 +43,10 @@ MOST_WAITING = 512
 _READS = frozenset(action.name for action in ACTIONS.values() if action.lane is Lane.CATALOG and action.idempotent) - {
     "scan_models"
 }
-_HEAD = struct.Struct("<IIdBH")
-_FINAL, _ACCEPTED = 1, 2
+DAMAGED = ".damaged"
+"""The ending of what was set aside."""
+
+MOST_DAMAGED = 8
 
 _encoder = msgspec.msgpack.Encoder()
 _finals = msgspec.msgpack.Decoder(Final)
@@ -52,13 +55,17 @@ _log = Logger()
 
 
 class _Segment:
-    """One file of records; `written_at` is the time of its newest one, in seconds of the day's clock."""
+    """One file of records; `written_at` is the time of its newest one, by the clock of this process.
 
-    def __init__(self, path: Path) -> None:
+    `shift` makes a time that stands in the file one of this clock.
+    """
+
+    def __init__(self, path: Path, now: float) -> None:
         self.path = path
         self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self.size = os.fstat(self.descriptor).st_size
-        self.began_at = self.written_at = time.time()
+        self.began_at = self.written_at = now
+        self.shift = 0.0
         self.request_ids: list[str] = []
 
     def close(self) -> None:
@@ -77,6 +84,8 @@ class Journal:
         keep_bytes: int = KEEP_BYTES,
         segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
+        if folder.exists() and not folder.is_dir():
+            _set_aside(folder, "the journal's folder is no folder")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
         self._clock = clock
@@ -87,13 +96,14 @@ class Journal:
         self._places: dict[str, tuple[int, int]] = {}
         self._unfinished: dict[str, Accepted] = {}
         self._accepted_in: dict[str, int] = {}
+        self._damaged: set[str] = set()
         self._unwritten: list[Final | Accepted] = []
         self._fresh: dict[str, Final] = {}
         self._is_urgent = False
         self._written_at = self._retry_at = 0.0
         self._read()
-        self._number = max(self._segments, default=0) + 1
-        self._segments[self._number] = _Segment(self._path(self._number))
+        self._number = max(self._segments, default=0)
+        self._roll()
         for accepted in self._unfinished.values():
             self.accept(accepted)
 
@@ -123,17 +133,18 @@ class Journal:
             return fresh
         place = self._places.get(request_id)
         if place is None:
-            return None
+            return Final.damaged(request_id, self._clock()) if request_id in self._damaged else None
         number, offset = place
-        final = _read_final(self._segments[number].descriptor, offset)
+        segment = self._segments[number]
+        body, written_at = records.read_body(segment.descriptor, offset)
+        age = max(0.0, self._clock() - (written_at + segment.shift))
+        if body is not None and age >= KEEP_SECONDS:
+            return None
+        final = _decoded(body)
         if final is None:
-            _log.error("a stored reply cannot be read", request_id=request_id, segment=number)
-            return None
-        body, written_at = final
-        age = self._wall() - written_at
-        if age >= KEEP_SECONDS:
-            return None
-        return msgspec.structs.replace(body, at=self._clock() - age)
+            _log.error("a stored reply cannot be read", request_id=request_id, segment=segment.path.name)
+            return Final.damaged(request_id, self._clock())
+        return msgspec.structs.replace(final, at=self._clock() - age)
 
     def unfinished(self) -> list[Accepted]:
         """The commands that were accepted and have no final reply, in their order."""
@@ -142,15 +153,15 @@ class Journal:
     def expire(self, now: float) -> None:
         """Begin a new segment where it is time; forget segments that are too old or too much."""
         self.flush(all_of_it=True)
-        wall = self._wall()
+        now = self._clock()
         current = self._segments[self._number]
-        if current.size and (wall - current.began_at >= SEGMENT_SECONDS or current.size >= self._segment_bytes):
+        if current.request_ids and (now - current.began_at >= SEGMENT_SECONDS or current.size >= self._segment_bytes):
             self._roll()
         for number, segment in list(self._segments.items()):
             total = sum(one.size for one in self._segments.values())
             if number == self._number:
                 break
-            if wall - segment.written_at < KEEP_SECONDS and total <= self._keep_bytes:
+            if now - segment.written_at < KEEP_SECONDS and total <= self._keep_bytes:
                 break
             self._drop(number, segment)
 
@@ -163,20 +174,22 @@ class Journal:
         """
         if not self._unwritten:
             return
-        now = self._wall()
+        now = self._clock()
         waits = not self._is_urgent and len(self._unwritten) < MOST_WAITING and now - self._written_at < LAZY_SECONDS
         if (waits and not all_of_it) or self._retry_at > now:
             return
-        records, places = self._records(now)
+        parts, places = self._records(now)
         segment = self._segments[self._number]
-        data = b"".join(records)
+        data = b"".join(parts)
         try:
             written = os.write(segment.descriptor, data)
         except OSError as error:
             self._not_written(str(error))
             return
         if written < len(data):
-            os.ftruncate(segment.descriptor, segment.size)
+            with contextlib.suppress(OSError):  # what stays of it is passed over when the file is read
+                os.ftruncate(segment.descriptor, segment.size)
+            segment.size = os.fstat(segment.descriptor).st_size
             self._not_written("the disk is full")
             return
         self._places.update(places)
@@ -199,14 +212,13 @@ class Journal:
         parts: list[bytes] = []
         places: dict[str, tuple[int, int]] = {}
         for record in self._unwritten:
-            name, body = record.request_id.encode(), _encoder.encode(record)
+            body = _encoder.encode(record)
             if isinstance(record, Final):
                 places[record.request_id] = (number, offset)
-                kind = _FINAL
-            else:
-                kind = _ACCEPTED
-            parts += (_HEAD.pack(len(body), zlib.crc32(body), now, kind, len(name)), name, body)
-            offset += _HEAD.size + len(name) + len(body)
+            kind = Kind.FINAL if isinstance(record, Final) else Kind.ACCEPTED
+            packed = records.pack(kind, record.request_id, body, now)
+            parts += packed
+            offset += sum(map(len, packed))
         return parts, places
 
     def _forget_unwritten(self) -> None:
@@ -216,7 +228,7 @@ class Journal:
 
     def _not_written(self, reason: str) -> None:
         """What was not written stays in memory, within a bound, and is tried again."""
-        self._retry_at = self._wall() + RETRY_SECONDS
+        self._retry_at = self._clock() + RETRY_SECONDS
         _log.error("the journal cannot be written: a restart would forget these replies", reason=reason)
         if sum(final.size_bytes for final in self._fresh.values()) > UNWRITTEN_BYTES:
             self._forget_unwritten()
@@ -224,15 +236,30 @@ class Journal:
                 self.accept(accepted)
 
     def _roll(self) -> None:
-        self._number += 1
-        self._segments[self._number] = _Segment(self._path(self._number))
+        """Begin a new segment; where there is no room for one, the old one goes on. Raises OSError for the first."""
+        number = self._number + 1
+        try:
+            segment = _Segment(self._path(number), self._clock())
+        except OSError as error:
+            if self._number not in self._segments:
+                raise
+            _log.error("a segment of the journal cannot be begun", reason=str(error))
+            return
+        with contextlib.suppress(OSError):  # without its anchor the next broker takes the file for an old one
+            segment.size += os.write(segment.descriptor, records.pack_anchor(self._now()))
+        self._number = number
+        self._segments[number] = segment
+
+    def _now(self) -> records.Anchor:
+        return records.anchor(self._clock(), self._wall())
 
     def _drop(self, number: int, segment: _Segment) -> None:
         for request_id in segment.request_ids:
             if self._places.get(request_id, (0, 0))[0] == number:
                 del self._places[request_id]
         segment.close()
-        segment.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            segment.path.unlink(missing_ok=True)
         del self._segments[number]
         for request_id in [name for name, place in self._accepted_in.items() if place <= number]:
             del self._accepted_in[request_id]
@@ -245,54 +272,82 @@ class Journal:
     # reading
 
     def _read(self) -> None:
-        """Find again what the last broker wrote."""
+        """Find again what the last broker wrote; a file that cannot be read costs itself alone."""
         for path in sorted(self._folder.glob("*.journal")):
-            number = int(path.stem)
-            segment = _Segment(path)
-            if not segment.size:
-                segment.close()
-                path.unlink()
+            if not path.stem.isdecimal():
+                _set_aside(path, "it is no segment of the journal")
                 continue
-            self._segments[number] = segment
-            segment.written_at = 0.0
-            for kind, request_id, offset, written_at, body in _records(segment):
-                segment.written_at = max(segment.written_at, written_at)
-                if kind == _FINAL:
-                    self._unfinished.pop(request_id, None)
-                    self._places[request_id] = (number, offset)
-                    segment.request_ids.append(request_id)
-                else:
-                    accepted = _accepted.decode(body)
-                    age = max(self._wall() - written_at, 0.0) + accepted.age_seconds
-                    self._unfinished[request_id] = msgspec.structs.replace(accepted, age_seconds=age)
+            try:
+                self._read_segment(int(path.stem), path)
+            except OSError as error:
+                _set_aside(path, str(error))
+        for old in sorted(self._folder.glob(f"*{DAMAGED}"))[:-MOST_DAMAGED]:
+            with contextlib.suppress(OSError):
+                old.unlink()
+
+    def _read_segment(self, number: int, path: Path) -> None:
+        segment = _Segment(path, self._clock())
+        scan = Scan(segment.descriptor)
+        found = list(scan.records())
+        written = records.read_anchor(found[0]) if found else None
+        if written is None:
+            segment.close()
+            if segment.size:
+                _set_aside(path, "it is empty, or of another version")
+            else:
+                path.unlink()
+            return
+        if scan.lost_bytes:
+            _copy_aside(path, scan.lost_bytes)
+        self._segments[number] = segment
+        segment.shift = written.shift(self._now())
+        segment.written_at = max(record.written_at for record in found) + segment.shift
+        for record in found[1:]:
+            self._recall(number, segment, record)
+
+    def _recall(self, number: int, segment: _Segment, record: Record) -> None:
+        """Take in one record of a former broker."""
+        request_id = record.request_id
+        if record.kind is Kind.FINAL:
+            self._unfinished.pop(request_id, None)
+            self._places[request_id] = (number, record.offset)
+            segment.request_ids.append(request_id)
+        elif record.kind is Kind.ACCEPTED:
+            accepted = _decoded_accepted(record.body)
+            if accepted is None:
+                _log.error("an accepted command cannot be read: it is known, and never done", request_id=request_id)
+                self._damaged.add(request_id)
+                return
+            age = max(0.0, self._clock() - (record.written_at + segment.shift)) + accepted.age_seconds
+            self._unfinished[request_id] = msgspec.structs.replace(accepted, age_seconds=age)
 
 
-def _records(segment: _Segment) -> Iterator[tuple[int, str, int, float, bytes]]:
-    """Kind, request id, offset, time and body of each whole record; the body of a final is left unread."""
-    with mmap.mmap(segment.descriptor, 0, access=mmap.ACCESS_READ) as data:
-        offset, end = 0, len(data)
-        while offset + _HEAD.size <= end:
-            length, checksum, written_at, kind, id_length = _HEAD.unpack_from(data, offset)
-            start = offset + _HEAD.size + id_length
-            last = start + length > end - _HEAD.size
-            if start + length > end or kind not in (_FINAL, _ACCEPTED):
-                break
-            body = data[start : start + length] if kind == _ACCEPTED or last else b""
-            if body and zlib.crc32(body) != checksum:
-                break
-            yield kind, data[offset + _HEAD.size : start].decode(), offset, written_at, body
-            offset = start + length
-    if offset < end:
-        _log.warning("a segment of the journal ends early", segment=segment.path.name, lost_bytes=end - offset)
-
-
-def _read_final(descriptor: int, offset: int) -> tuple[Final, float] | None:
-    """A final and when it was written; None where its bytes are not what was written."""
-    head = os.pread(descriptor, _HEAD.size, offset)
-    if len(head) < _HEAD.size:
+def _decoded(body: bytes | None) -> Final | None:
+    try:
+        return None if body is None else _finals.decode(body)
+    except (msgspec.DecodeError, ValueError):
         return None
-    length, checksum, written_at, _, id_length = _HEAD.unpack(head)
-    body = os.pread(descriptor, length, offset + _HEAD.size + id_length)
-    if zlib.crc32(body) != checksum:
+
+
+def _decoded_accepted(body: bytes | None) -> Accepted | None:
+    try:
+        return None if body is None else _accepted.decode(body)
+    except (msgspec.DecodeError, ValueError):
         return None
-    return _finals.decode(body), written_at
+
+
+def _set_aside(path: Path, reason: str) -> None:
+    """Rename what cannot be used, so that it is neither read again nor lost."""
+    aside = path.with_name(path.name + DAMAGED)
+    _log.error("a file of the journal is set aside: its replies are forgotten", kept_as=aside.name, reason=reason)
+    with contextlib.suppress(OSError):
+        path.rename(aside)
+
+
+def _copy_aside(path: Path, lost_bytes: int) -> None:
+    """Keep a damaged file as it was found; what of it can be read is."""
+    aside = path.with_name(path.name + DAMAGED)
+    text = "a segment of the journal is damaged: the records in these bytes are lost, those around them are known"
+    _log.warning(text, segment=path.name, lost_bytes=lost_bytes, kept_as=aside.name)
+    with contextlib.suppress(OSError):
+        shutil.copyfile(path, aside)

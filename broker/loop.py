@@ -101,8 +101,7 @@ class Loop:
             if commands in ready:
                 self._drain(self._read_client)
             if events in ready:
-                for change in self._sockets.publisher.read_subscriptions():
-                    self._handle(change)
+                self._guarded(self._read_subscriptions)
             if self._lines_in in ready:
                 self._read_lines()
             self._outbox.retry()
@@ -128,7 +127,7 @@ class Loop:
         taken = 0
         try:
             while taken < MESSAGES_PER_TURN:
-                read()
+                self._guarded(read)
                 taken += 1
                 if taken == 1 and not self._busy:
                     self._apply()
@@ -171,10 +170,23 @@ class Loop:
             return
         *lines, self._partial = (self._partial + data).split(b"\n")
         for text in lines:
-            self._handle(supervision.to_broker(text))
+            self._guarded(lambda text=text: self._handle(supervision.to_broker(text)))  # type: ignore[misc]
+
+    def _read_subscriptions(self) -> None:
+        for change in self._sockets.publisher.read_subscriptions():
+            self._handle(change)
 
     def _handle(self, event: CoreEvent) -> None:
         self._effects.extend(self._core.handle(event, time.monotonic()))
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        """Whatever one message or effect does, the loop goes on to the next; the end of a socket's queue passes."""
+        try:
+            call()
+        except zmq.Again:
+            raise
+        except Exception:
+            _log.exception("incident in the loop")
 
     def _apply(self) -> None:
         """Do what the core asked for, once it is on disk; a send that finds nobody asks the core again."""
@@ -183,21 +195,27 @@ class Loop:
         while self._effects:
             effects, self._effects = self._effects, []
             for effect in effects:
-                match effect:
-                    case SendClient():
-                        self._outbox.send(effect.client, effect.frames)
-                    case SendWorker():
-                        self._to_worker(effect)
-                    case Publish():
-                        self._sockets.publisher.publish(effect)
-                    case TellSupervisor():
-                        os.write(self._lines_out, supervision.line(effect.line))
-                    case Log():
-                        _log.log(effect.level, effect.event, **effect.fields)
-                    case Remember():
-                        self._notebook.keep(effect.data)
-                    case Exit():
-                        self._running = False
+                try:
+                    self._do(effect)
+                except Exception:
+                    _log.exception("incident in the loop", effect=type(effect).__name__)
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case SendClient():
+                self._outbox.send(effect.client, effect.frames)
+            case SendWorker():
+                self._to_worker(effect)
+            case Publish():
+                self._sockets.publisher.publish(effect)
+            case TellSupervisor():
+                os.write(self._lines_out, supervision.line(effect.line))
+            case Log():
+                _log.log(effect.level, effect.event, **effect.fields)
+            case Remember():
+                self._notebook.keep(effect.data)
+            case Exit():
+                self._running = False
 
     def _to_worker(self, effect: SendWorker) -> None:
         frames = (effect.worker, link.encode(effect.header), *effect.body)

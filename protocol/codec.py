@@ -29,6 +29,9 @@ _ARRAY_BYTES = frozenset([*range(0x90, 0xA0), 0xDC, 0xDD])
 _ACTION_WORDS = {fold(alias): name for alias, name in ALIASES.items()}
 _FOLDED_ACTION = frozenset({"action"})
 DEFAULT_LIMITS = Limits()
+_UNBOUNDED = {name: 1 << 62 for name in Limits.__struct_fields__ if name not in ("min_side", "side_multiple")}
+NO_LIMITS = Limits(**_UNBOUNDED, min_side=1, side_multiple=1)
+"""For what was taken in under limits that may have been others."""
 
 _json_commands = msgspec.json.Decoder(AnyCommand)
 _msgpack_commands = msgspec.msgpack.Decoder(AnyCommand)

@@ -10,11 +10,11 @@ from broker.core.answers import Answers
 from broker.core.context import Context
 from broker.core.dispatch import Dispatch
 from broker.core.events import SendWorker
-from broker.core.finals import Accepted
+from broker.core.finals import Accepted, Final
 from broker.core.fleet import Device
 from broker.core.jobs import Job
 from protocol.actions import ACTIONS, BY_COMMAND
-from protocol.codec import Refused, decode_command
+from protocol.codec import NO_LIMITS, Refused, decode_command
 from protocol.enums import JobState, Lane
 from protocol.errors import ErrorCode, Fault
 from protocol.link import CancelJob, Holding
@@ -33,9 +33,10 @@ class Adoption:
         """A command was with a worker when the last broker died: it is that worker's, or lost."""
         context = self._context
         try:
-            command = decode_command(begun.body[0], context.limits).command
+            command = decode_command(begun.body[0], NO_LIMITS).command
         except Refused:
             context.log("error", "a command that had begun cannot be read again", request_id=begun.request_id)
+            context.store.keep(Final.damaged(begun.request_id, context.clock()))
             return
         action = BY_COMMAND[type(command)]
         arrived = context.clock() - begun.age_seconds
@@ -85,7 +86,7 @@ class Adoption:
         if answered and held.ended:
             return None
         try:
-            command = decode_command(held.body[0], context.limits).command
+            command = decode_command(held.body[0], NO_LIMITS).command
         except Refused:
             context.log("warning", "a worker holds what nobody understands", request_id=assign.request_id)
             return None

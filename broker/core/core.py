@@ -29,6 +29,7 @@ from broker.core.events import (
     WorkerUnreachable,
 )
 from broker.core.finals import Store
+from broker.core.incidents import Incidents
 from broker.core.intake import Intake
 from broker.core.workforce import Workforce
 from protocol.enums import JobState
@@ -64,6 +65,7 @@ class Core:
         desk = Desk(context, self._answers, self._dispatch)
         self._intake = Intake(context, self._answers, self._dispatch, desk)
         self._workforce = Workforce(context, self._answers, self._dispatch, self._intake)
+        self._incidents = Incidents(context, self._answers, self._dispatch)
         self._remember_at = 0.0
         self._recall(remembered)
         now = clock()
@@ -76,6 +78,16 @@ class Core:
 
     def handle(self, event: CoreEvent, now: float) -> list[Effect]:
         """Everything that follows from one event, in order. `now` is when it arrived, in seconds of the clock."""
+        try:
+            self._take(event, now)
+            self._place_leaderless()
+        except Exception as error:
+            self._incidents.note(type(event).__name__, error, event)
+        context = self.context
+        effects, context.effects = context.effects, []
+        return effects
+
+    def _take(self, event: CoreEvent, now: float) -> None:
         match event:
             case ClientMessage():
                 self._intake.receive(event, now)
@@ -95,24 +107,31 @@ class Core:
                 self.context.bulletin.listen(event)
             case Tick():
                 for call in self.context.timers.due(now):
-                    call(now)
+                    self._call(call, now)
+
+    def _call(self, call: Callable[[float], object], now: float) -> None:
+        """A timer; one that fails harms no other."""
+        try:
+            call(now)
+        except Exception as error:
+            self._incidents.note("a timer", error)
+
+    def _place_leaderless(self) -> None:
         context = self.context
         while context.leaderless:
             self._intake.replace(context.leaderless.pop(0))
-        effects, context.effects = context.effects, []
-        return effects
 
     def next_at(self) -> float | None:
         """When the core wants its next `Tick`."""
         return self.context.timers.next_at()
 
     def _watch(self, now: float) -> None:
+        self.context.timers.at(now + WATCH_SECONDS, self._watch)
         self._workforce.watch(now)
         self.context.store.expire(now)
         if now >= self._remember_at:
             self._remember_at = now + REMEMBER_SECONDS
             self._remember()
-        self.context.timers.at(now + WATCH_SECONDS, self._watch)
 
     def _show_life(self, now: float) -> None:
         self.context.emit(TellSupervisor(Alive()))
@@ -120,10 +139,10 @@ class Core:
 
     def _publish_queue(self, now: float) -> None:
         context = self.context
+        context.timers.at(now + QUEUE_EVENT_SECONDS, self._publish_queue)
         if context.queue_changed:
             context.queue_changed = False
             context.bulletin.queue(queue_figures(context.fleet.devices.values(), now))
-        context.timers.at(now + QUEUE_EVENT_SECONDS, self._publish_queue)
 
     # what was learned
 

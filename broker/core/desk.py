@@ -99,6 +99,10 @@ class Desk:
     def _get_result(self, job: Job, command: c.GetResult) -> None:
         target_id = job.scope + command.target_request_id
         final = self._context.store.find(target_id)
+        if final is not None and final.is_damaged:
+            text = "it was answered, and its reply is damaged on disk: it cannot be shown again"
+            self._answers.reply(job, self._result(job, JobState.FINAL, text, warnings=[text]))
+            return
         if final is not None:
             result = read_final(final)
             attachments = result.attachments if isinstance(result, r.GenerateReply) else []

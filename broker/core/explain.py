@@ -65,7 +65,7 @@ def explanation(job: Job, command: c.Explain, context: Context) -> r.ExplainRepl
 def _answered_by(target: str, context: Context) -> str:
     """The device that a stored reply names."""
     final = context.store.find(target)
-    reply = read_final(final) if final is not None else None
+    reply = read_final(final) if final is not None and not final.is_damaged else None
     return reply.device_id if isinstance(reply, r.ModelReply) else ""
 
 

@@ -29,6 +29,13 @@ class Final(Struct, frozen=True, gc=False):
     attachments: tuple[bytes, ...]
     at: float
     success: bool
+    is_damaged: bool = False
+    """Its record cannot be read any more: nothing but its request id is known."""
+
+    @classmethod
+    def damaged(cls, request_id: str, at: float) -> Final:
+        """What is left of a reply whose record cannot be read."""
+        return cls(request_id, "", b"", (), Spelling(), b"", (), at, success=False, is_damaged=True)
 
     @property
     def size_bytes(self) -> int:

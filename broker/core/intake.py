@@ -11,7 +11,7 @@ from broker.core.context import Context
 from broker.core.desk import Desk
 from broker.core.dispatch import Dispatch
 from broker.core.events import ClientMessage
-from broker.core.finals import Accepted
+from broker.core.finals import Accepted, Final
 from broker.core.fleet import Device
 from broker.core.jobs import Job, Waiter, answers
 from broker.core.placement import follow, place
@@ -23,7 +23,7 @@ from broker.core.unbuilt import refusal
 from protocol import commands as c
 from protocol.actions import BY_COMMAND
 from protocol.checks import check_attachments
-from protocol.codec import Decoded, Refused, decode_command
+from protocol.codec import NO_LIMITS, Decoded, Refused, decode_command
 from protocol.enums import JobState, Lane, ModelStatus
 from protocol.errors import ErrorCode, Fault, Recovery
 from protocol.replies import RegisterModelReply
@@ -73,9 +73,10 @@ class Intake:
         """Take up a command that a former broker accepted: nobody waits for its reply, `get_result` finds it."""
         context = self._context
         try:
-            decoded = decode_command(accepted.body[0], context.limits)
+            decoded = decode_command(accepted.body[0], NO_LIMITS)
         except Refused:
             context.log("error", "an accepted command cannot be read again", request_id=accepted.request_id)
+            context.store.keep(Final.damaged(accepted.request_id, context.clock()))
             return
         waiter = Waiter(accepted.client, (), accepted.spelling)
         job = self._new_job(decoded, waiter, accepted.body, context.clock() - accepted.age_seconds)
@@ -150,7 +151,13 @@ class Intake:
                 live.waiters.append(waiter)
             else:
                 self._answers.accept(live, waiter)
-        elif final is not None and answers(final, command, body, context.limits):
+        elif final is not None and final.is_damaged:
+            text = (
+                f"request_id {command.request_id} was answered; its reply is damaged on disk, and it is not run again"
+            )
+            fault = Fault(ErrorCode.INTERNAL_ERROR, text, details={"request_id": command.request_id})
+            self._refuse(fault, decoded, waiter, arrived)
+        elif final is not None and answers(final, command, body):
             self._answers.repeat(final, waiter)
         elif live is not None or final is not None:
             text = f"request_id {command.request_id} is in use for another command"

@@ -18,12 +18,12 @@ from broker.core.figures import OTHER_MS
 from broker.core.finals import Final
 from broker.core.quotas import Sender
 from protocol.actions import Action
-from protocol.codec import decode_command, decode_reply, encode_reply
+from protocol.codec import NO_LIMITS, Refused, decode_command, decode_reply, encode_reply
 from protocol.commands import Command, ModelCommand
 from protocol.enums import JobState
 from protocol.errors import Fault
 from protocol.link import SCOPE_END, ModelRef, Spelling, wire_id
-from protocol.replies import Limits, Reply
+from protocol.replies import Reply
 
 
 class Waiter(Struct, frozen=True):
@@ -108,9 +108,17 @@ class Job(Struct, eq=False):
         return digests(self.body) if self.known_digests is None else self.known_digests
 
 
-def answers(final: Final, command: Command, body: tuple[bytes, ...], limits: Limits) -> bool:
-    """Was a final reply written for this command with these attachments, however it is spelled?"""
-    return final.digests == digests(body) and meaning(decode_command(final.payload, limits).command) == meaning(command)
+def answers(final: Final, command: Command, body: tuple[bytes, ...]) -> bool:
+    """Was a final reply written for this command with these attachments, however it is spelled?
+
+    What was understood once is understood again, whatever the limits have become since.
+    """
+    if final.digests != digests(body):
+        return False
+    try:
+        return meaning(decode_command(final.payload, NO_LIMITS).command) == meaning(command)
+    except Refused:
+        return False
 
 
 def meaning(command: Command) -> Command:

@@ -14,6 +14,7 @@ from broker.core.events import (
     ClientMessage,
     CoreEvent,
     Effect,
+    Log,
     Publish,
     SendClient,
     SendWorker,
@@ -96,6 +97,7 @@ class Room:
         remembered: bytes = b"",
     ) -> None:
         self.now = 1000.0
+        self.expects_incidents = False
         self.store = store or MemoryStore()
         ids = itertools.count()
         slots = [DeviceSlot(device_id=name, kind=DeviceKind(name.partition(":")[0])) for name in devices]
@@ -132,6 +134,10 @@ class Room:
 
     def handle(self, event: CoreEvent) -> list[Effect]:
         effects = self.core.handle(event, self.now)
+        incidents = [
+            effect.fields["trace"] for effect in effects if isinstance(effect, Log) and effect.event == "incident"
+        ]
+        assert self.expects_incidents or not incidents, incidents[0]
         self.effects += effects
         return effects
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from broker import records
 from broker.core.finals import KEEP_SECONDS, Accepted, Final
-from broker.journal import Journal
+from broker.journal import DAMAGED, Journal
 from protocol.link import Spelling
 
 
@@ -124,7 +125,9 @@ def test_a_body_that_changed_on_disk_is_not_served(tmp_path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data.replace(b"A" * 100, b"B" * 100))
     again = journal(tmp_path, clock)
-    assert again.find("a") is None and again.find("b") is not None
+    damaged = again.find("a")
+    assert damaged is not None and damaged.is_damaged, "the request id is known, and is not run again"
+    assert again.find("b") is not None
 
 
 def test_a_full_disk_leaves_finals_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,3 +146,93 @@ def test_a_full_disk_leaves_finals_in_memory(tmp_path: Path, monkeypatch: pytest
     clock.now += 2
     one.flush()
     assert journal(tmp_path, clock).find("a") is not None
+
+
+@pytest.mark.parametrize("at", range(0, 120, 3))
+def test_one_flipped_byte_costs_one_record_at_most(tmp_path: Path, at: int) -> None:
+    clock = Clock()
+    one = journal(tmp_path, clock)
+    one.keep(final("first"))
+    one.flush()
+    begin = max(tmp_path.iterdir()).stat().st_size
+    for name in ("middle", "last"):
+        one.keep(final(name))
+    one.flush()
+    path = max(tmp_path.iterdir())
+    data = bytearray(path.read_bytes())
+    if begin + at >= len(data) - 1:
+        pytest.skip("beyond the record")
+    data[begin + at] ^= 0x55
+    path.write_bytes(data)
+    again = journal(tmp_path, clock)
+    assert [name for name in ("first", "last") if again.find(name) is None] == []
+    middle = again.find("middle")
+    assert middle is None or middle.is_damaged
+    if middle is None:
+        assert (path.with_name(path.name + DAMAGED)).read_bytes() == bytes(data)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", bytes(100), b"garbage" * 1000], ids=["empty", "x", "zeros", "words"])
+def test_a_file_that_is_no_segment_is_set_aside_and_the_rest_is_read(tmp_path: Path, content: bytes) -> None:
+    clock = Clock()
+    one = journal(tmp_path, clock)
+    one.keep(final("a"))
+    one.flush()
+    (tmp_path / "00000000.journal").write_bytes(content)
+    (tmp_path / "notes.journal").write_bytes(content)
+    (tmp_path / "00000077.journal").mkdir()
+    again = journal(tmp_path, clock)
+    assert again.find("a") is not None
+    again.keep(final("b"))
+    again.flush()
+    assert journal(tmp_path, clock).find("b") is not None
+
+
+def test_an_accepted_record_that_cannot_be_read_is_known_and_never_done(tmp_path: Path) -> None:
+    clock = Clock()
+    one = journal(tmp_path, clock)
+    one.accept(accepted("a"))
+    one.flush()
+    path = max(tmp_path.iterdir())
+    path.write_bytes(path.read_bytes().replace(b"image", b"imagE"))
+    again = journal(tmp_path, clock)
+    found = again.find("a")
+    assert again.unfinished() == [] and found is not None and found.is_damaged
+
+
+def test_a_journal_where_a_file_lies_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text("a file in the way")
+    one = journal(tmp_path / "journal", Clock())
+    one.keep(final("a"))
+    one.flush()
+    assert (tmp_path / f"journal{DAMAGED}").read_text() == "a file in the way"
+
+
+@pytest.mark.parametrize("jump", [-1e6, 1e6])
+def test_ages_follow_elapsed_time_whatever_the_days_clock_does(tmp_path: Path, jump: float) -> None:
+    clock, wall = Clock(), Clock()
+    one = Journal(tmp_path, clock=clock, wall=wall)
+    one.keep(final("a"))
+    one.accept(accepted("b"))
+    one.flush()
+    wall.now += jump
+    clock.now += 60
+    assert one.find("a") is not None
+    again = Journal(tmp_path, clock=clock, wall=wall)
+    assert again.find("a") is not None
+    assert again.unfinished()[0].age_seconds == pytest.approx(60)
+
+
+def test_after_a_restart_of_the_machine_ages_follow_the_days_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, wall = Clock(), Clock()
+    one = Journal(tmp_path, clock=clock, wall=wall)
+    one.accept(accepted("b"))
+    one.flush()
+    boot = tmp_path / "boot_id"
+    boot.write_text("another start")
+    monkeypatch.setattr(records, "_BOOT", boot)
+    clock.now, wall.now = 5.0, wall.now + 100
+    again = Journal(tmp_path, clock=clock, wall=wall)
+    assert again.unfinished()[0].age_seconds == pytest.approx(100)

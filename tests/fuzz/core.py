@@ -19,6 +19,7 @@ from broker.core.events import (
     ClientMessage,
     CoreEvent,
     Effect,
+    Log,
     SendClient,
     SendWorker,
     TellSupervisor,
@@ -108,6 +109,7 @@ class Target:
                 pending += self._see(effect)
 
     def _see(self, effect: Effect) -> list[Effect]:
+        assert not (isinstance(effect, Log) and effect.event == "incident"), effect.fields["trace"]
         if isinstance(effect, SendClient):
             if effect.client != _JANITOR:
                 self._check(effect)

@@ -17,6 +17,7 @@ from broker.core.events import (
     CoreEvent,
     Effect,
     Exit,
+    Log,
     Remember,
     SendClient,
     SendWorker,
@@ -232,6 +233,8 @@ class World:
                     self.remembered = effect.data
                 case Exit():
                     self.exited = True
+                case Log(event="incident"):
+                    self.fail(f"the core failed: {effect.fields['trace']}")
                 case _:
                     pass
 
