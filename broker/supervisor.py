@@ -11,7 +11,6 @@ import os
 import random
 import selectors
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -45,6 +44,9 @@ BROKER_START_SECONDS = 60.0
 
 BROKER_SILENCE_SECONDS = 5.0
 """The least silence that counts, whatever is configured for workers: the broker shows life once a second."""
+
+AWAY_SECONDS = 1.0
+"""Who wakes later than this after it meant to was stopped, or its machine was."""
 
 BROKER_LONGEST_WAIT_SECONDS = 0.5
 """The broker has to be back within 2 s."""
@@ -101,15 +103,15 @@ class Supervisor:
 
     def serve(self) -> int:
         """Run until told to stop; the exit status."""
-        self._listen_to_signals()
+        wakeup = self._stops.wakeup()
+        self._selector.register(wakeup, selectors.EVENT_READ, lambda: wakeup.recv(4096))
         try:
             if not self._take_addresses():
                 return 1
             if not self._stops.waiting:
                 self._start_broker()
             while not self._finished():
-                for key, _ in self._selector.select(self._patience()):
-                    key.data()
+                self._wait()
                 while (number := self._stops.take()) is not None:
                     self._stop(number)
                 self._mind_broker()
@@ -135,15 +137,6 @@ class Supervisor:
 
     # waking up
 
-    def _listen_to_signals(self) -> None:
-        reader, writer = socket.socketpair()
-        for end in (reader, writer):
-            end.setblocking(False)
-        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        self._wakeup = (reader, writer)
-        self._selector.register(reader, selectors.EVENT_READ, lambda: reader.recv(4096))
-
     def _patience(self) -> float:
         moments = [self._look_at]
         if self._stopping is not None:
@@ -152,6 +145,20 @@ class Supervisor:
             due = self._all() if self._may_start else [self._broker]
             moments += [child.start_at for child in due if child.process is None and child.start_at is not None]
         return max(0.0, min(moments) - time.monotonic())
+
+    def _wait(self) -> None:
+        """Sleep until there is something to do, and do it.
+
+        Who slept for much longer than it meant to was stopped itself: what waits is read first, and the time is
+        nobody's silence.
+        """
+        began, patience = time.monotonic(), self._patience()
+        ready = self._selector.select(patience)
+        if time.monotonic() - began > patience + AWAY_SECONDS:
+            ready = self._selector.select(0)
+            self._heard_at = time.monotonic()
+        for key, _ in ready:
+            key.data()
 
     def _all(self) -> list[Child]:
         return [self._broker, *self._children.values()]

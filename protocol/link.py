@@ -147,6 +147,12 @@ class RunFacts(Record, frozen=True, kw_only=True):
     height: int = 0
 
 
+class Farewell(Message, frozen=True, kw_only=True, tag="farewell"):
+    """The last word of a worker whose device is of no use any more: it ends at once, whatever it runs is lost."""
+
+    reason: str
+
+
 class JobUpdate(Message, frozen=True, kw_only=True, tag="job"):
     """A reply to a command, progress or final, with its body and attachments behind it.
 
@@ -174,7 +180,7 @@ class CatalogEntries(Message, frozen=True, kw_only=True, tag="catalog"):
     change: str = ""
 
 
-FromWorker = Register | Beat | Report | ModelChanged | JobUpdate | CatalogEntries
+FromWorker = Register | Beat | Report | ModelChanged | Farewell | JobUpdate | CatalogEntries
 
 # broker -> worker
 

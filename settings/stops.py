@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections import deque
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -30,6 +31,15 @@ class StopSignals:
     @property
     def waiting(self) -> bool:
         return bool(self._numbers)
+
+    def wakeup(self) -> socket.socket:
+        """A socket to be read from that becomes readable with every signal, the end of a child among them."""
+        reader, writer = self._ends = socket.socketpair()
+        for end in (reader, writer):
+            end.setblocking(False)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        return reader
 
     def _note(self, number: int, _: object) -> None:
         self._numbers.append(number)

@@ -49,6 +49,8 @@ class Engine:
         self.leaks = LeakMeter(device)
         self.clock = clock
         self.ready = False
+        self.fatal = ""
+        """Why this process is of no use any more; it ends then."""
         self._tell = tell
 
     def start(self) -> None:
@@ -90,7 +92,8 @@ class Engine:
         """One sample; None where the device cannot be read."""
         try:
             return self.sampler.sample()
-        except Exception:
+        except Exception as error:
+            self._note_poison(error)
             log.exception("the device cannot be read")
             return None
 
@@ -100,10 +103,17 @@ class Engine:
             job.check()
             reply = self._dispatch(job)
         except Fault as fault:
+            self._note_poison(fault)
             return self._failed(job, fault.info)
-        except Exception:
+        except Exception as error:
+            self._note_poison(error)
             return self._failed(job, self._incident(job))
         return Outcome(reply=self._completed(job, reply), attachments=job.frames, facts=job.facts)
+
+    def _note_poison(self, error: Exception) -> None:
+        reason = self.device.poisoned_by(error)
+        if reason and not self.fatal:
+            self.fatal = f"its device is of no use any more: {reason}"
 
     def idle(self) -> bool:
         """What is to be done between commands. Whether anything changed."""
@@ -113,7 +123,8 @@ class Engine:
         """Let expired models go; what fails there harms no command that is done already."""
         try:
             return self.keeper.expire()
-        except Exception:
+        except Exception as error:
+            self._note_poison(error)
             log.exception("an expired model could not be let go")
             return True
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import queue
 import threading
+import time
 
 import msgspec
 
 from protocol.codec import encode_reply
 from protocol.enums import ReplyState
+from protocol.errors import ErrorCode
 from protocol.link import JobUpdate, Message, encode
 from protocol.replies import ProgressReply, Timing
 from settings.logs import Logger
@@ -19,9 +21,13 @@ from worker.mailbox import Mailbox, Parcel
 
 log = Logger()
 
+MOST_PATIENCE = 600.0
+MOST_FAILURES = 10
+BACKOFF_SECONDS = 0.5
+
 
 class DeviceLane(threading.Thread):
-    """Takes jobs, posts parcels. `failed` is set when the device could not be started."""
+    """Takes jobs, posts parcels. `failed` is set when the thread has ended; `engine.fatal` says why."""
 
     def __init__(self, engine: Engine, mailbox: Mailbox) -> None:
         super().__init__(name="device", daemon=True)
@@ -31,6 +37,7 @@ class DeviceLane(threading.Thread):
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._current: Job | None = None
         self._advances = 0
+        self._failures = 0
 
     @property
     def progress_count(self) -> int:
@@ -43,29 +50,42 @@ class DeviceLane(threading.Thread):
         self._jobs.put(job)
 
     def run(self) -> None:
+        """Work until the process ends. Should this ever end first, the process ends with the reason."""
         try:
             self._engine.start()
             gc.collect()
             gc.freeze()
-        except BaseException:
-            log.exception("the device could not be started")
+            self.tell(self._engine.report())
+            while not self._engine.fatal:
+                self._guarded_turn()
+        except BaseException as error:
+            log.exception("the device's thread ended")
+            self._engine.fatal = self._engine.fatal or f"its device's thread ended: {error!r:.200}"
+        finally:
             self.failed = True
             self._mailbox.wake()
-            return
-        self.tell(self._engine.report())
-        while True:
-            self._turn()
 
     def tell(self, message: Message) -> None:
         self._mailbox.post(Parcel(frames=[encode(message)]))
+
+    def _guarded_turn(self) -> None:
+        """A turn; what fails outside of commands is logged and tried again after a while, not for ever."""
+        try:
+            self._turn()
+            self._failures = 0
+        except Exception:
+            self._failures += 1
+            if self._failures > MOST_FAILURES:
+                raise
+            log.exception("the device's thread failed outside of a command")
+            time.sleep(BACKOFF_SECONDS)
 
     def _turn(self) -> None:
         try:
             job = self._jobs.get(timeout=self._patience())
         except queue.Empty:
             if self._engine.idle():
-                self._engine.look_for_leaks()
-                self.tell(self._engine.report())
+                self._look_around()
             return
         self._current = job
         assign = job.assign
@@ -73,14 +93,21 @@ class DeviceLane(threading.Thread):
         outcome = self._engine.run(job)
         self._advances += job.advances + 1
         self._current = None
+        if self._engine.fatal:
+            return  # the broker decides what becomes of a command whose worker is lost
+        try:
+            self._look_around()
+        finally:
+            self._mailbox.post(final_parcel(self._engine, job, outcome))
+
+    def _look_around(self) -> None:
         self._engine.look_for_leaks()
         self.tell(self._engine.report())
-        self._mailbox.post(final_parcel(self._engine, job, outcome))
 
-    def _patience(self) -> float | None:
-        """Seconds until a model expires; None where none will."""
+    def _patience(self) -> float:
+        """Seconds until a model expires, or until it is time to look again: no client's number is waited for whole."""
         expiry = self._engine.cache.next_expiry()
-        return None if expiry is None else max(0.0, expiry - self._engine.clock())
+        return MOST_PATIENCE if expiry is None else min(max(0.0, expiry - self._engine.clock()), MOST_PATIENCE)
 
     def _progress(self, job: Job, progress: Progress) -> None:
         self._mailbox.post(Parcel(frames=progress_frames(job, progress)))
@@ -88,7 +115,12 @@ class DeviceLane(threading.Thread):
 
 def final_parcel(engine: Engine, job: Job, outcome: Outcome) -> Parcel:
     """The last word on a command."""
-    body = encode_reply(outcome.reply, job.assign.spelling)
+    try:
+        body = encode_reply(outcome.reply, job.assign.spelling)
+    except Exception:
+        log.exception("a reply cannot be written", request_id=job.assign.request_id)
+        outcome = engine.refused(job, ErrorCode.INTERNAL_ERROR, "the reply cannot be written; the worker's log has why")
+        body = encode_reply(outcome.reply, job.assign.spelling)
     frames = [encode(engine.update(job, outcome)), body, *outcome.attachments]
     return Parcel(frames=frames, final=(job.assign.request_id, job.assign.attempt))
 

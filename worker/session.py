@@ -26,6 +26,8 @@ RETRY_MS = 10
 CANCEL_GRACE_SECONDS = 2.0
 DEFAULT_DRAIN_SECONDS = 10.0
 RECEIVES_PER_TURN = 64
+DEVICE_LOST = 1
+"""Exit status of a worker whose device, or device's thread, is of no use any more."""
 
 log = Logger()
 Attempt = tuple[str, int]
@@ -71,8 +73,11 @@ class Session:
             self._turn()
         self._relay()
         self._flush()
+        if self._engine.fatal:
+            log.error("this worker ends", reason=self._engine.fatal)
+            self._send([link.encode(link.Farewell(reason=self._engine.fatal))])
         self._socket.close()
-        return 1 if self._lane.failed else 0
+        return DEVICE_LOST if self._engine.fatal else 0
 
     def _turn(self) -> None:
         self._poller.poll(self._patience_ms())
@@ -104,7 +109,7 @@ class Session:
                 job.cancel(ErrorCode.DRAINING, "the worker is stopping and its drain time is over")
 
     def _finished(self) -> bool:
-        if self._lane.failed:
+        if self._engine.fatal:
             return True
         if self._stop_at is None:
             return False

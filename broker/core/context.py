@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from broker.core.bulletin import Bulletin
+from broker.core.catalogue import Catalogue
 from broker.core.coalescing import Coalescing
 from broker.core.conventions import ConnectionConventions
 from broker.core.decision import Decisions
@@ -18,20 +19,8 @@ from broker.core.jobs import Job, Jobs
 from broker.core.quotas import Quotas
 from broker.core.retries import Quarantine
 from broker.core.timers import Timers
-from protocol.link import ModelRef
 from protocol.replies import Limits
 from protocol.supervision import BrokerSpec
-
-
-class Catalogue:
-    """The broker's copy of the catalogue's index, and the catalogue's connection."""
-
-    def __init__(self) -> None:
-        self.models: dict[str, ModelRef] = {}
-        self.worker: bytes | None = None
-        self.ready = False
-        self.heard_at = 0.0
-        self.generation = 0
 
 
 class Context:

@@ -27,6 +27,7 @@ from protocol.link import (
     CATALOG_ID,
     Beat,
     CatalogEntries,
+    Farewell,
     JobUpdate,
     ModelChanged,
     Register,
@@ -76,6 +77,8 @@ class Workforce:
                 self._context.bulletin.model(device.device_id, header)
             case JobUpdate():
                 self._update(device, header, message.body)
+            case Farewell():
+                self._condemn(device, header.reason)
             case _:
                 self._context.log("warning", "a device sent what only the catalogue sends", device=device.device_id)
 
@@ -243,22 +246,7 @@ class Workforce:
 
     def _entries(self, header: CatalogEntries) -> None:
         catalogue = self._context.catalogue
-        known = catalogue.models
-        removed = header.removed
-        if header.complete:
-            catalogue.models = {}
-            removed = [*known.keys() - {entry.model_id for entry in header.entries}]
-        for entry in header.entries:
-            before = known.get(entry.model_id)
-            catalogue.models[entry.model_id] = entry
-            if before is None or before.revision != entry.revision:
-                change = header.change or ("added" if before is None else "updated")
-                self._context.bulletin.catalog(entry.model_id, change, entry.revision)
-        for model_id in removed:
-            gone = known.get(model_id)
-            catalogue.models.pop(model_id, None)
-            if gone is not None:
-                self._context.bulletin.catalog(model_id, "removed", gone.revision)
+        catalogue.take(header, self._context.bulletin)
         if header.complete and not catalogue.ready:
             catalogue.ready = True
             self._intake.decide_waiting()

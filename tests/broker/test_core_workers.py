@@ -10,7 +10,7 @@ from room import CATALOG, Room, answer, assigned, code, ids, kills, model, repli
 
 from broker.core.events import SendWorker, WorkerMessage, WorkerUnreachable
 from protocol.enums import ReplyState
-from protocol.link import CATALOG_ID, Assign, Beat, JobUpdate, UsageFact, Welcome
+from protocol.link import CATALOG_ID, Assign, Beat, Farewell, JobUpdate, UsageFact, Welcome
 from protocol.supervision import ChildExited, ChildStarted
 
 
@@ -235,3 +235,16 @@ def test_models_that_the_catalogue_drops_are_unknown() -> None:
     assert ids(room.send("load_model", request_id="o", model_id="o")) == ["o"]
     room.entries(model("m"), complete=True)
     assert code(room.ask("load_model", model_id="n")) == "MODEL_NOT_FOUND"
+
+
+def test_a_worker_that_says_farewell_is_lost_at_once_with_its_reason() -> None:
+    room = Room()
+    (draws,) = assigned(room.send("generate", request_id="g", model_id="m", prompt="x", device_id="cpu:0"))
+    room.send("generate", request_id="waits", model_id="m", prompt="x", device_id="cpu:0")
+    effects = room.handle(WorkerMessage(draws.worker, Farewell(reason="CUDA error: an illegal memory access")))
+    failed = answer(effects)
+    assert (failed["request_id"], code(failed)) == ("g", "WORKER_LOST")
+    assert "an illegal memory access" in failed["message"]
+    assert [kill.child for kill in kills(effects)] == ["cpu:0"]
+    assert room.ask("list_devices", device_id="cpu:0")["devices"][0]["state"] == "lost"
+    assert not assigned(effects), "an idle-looking device attracts no work"

@@ -156,6 +156,10 @@ class Device(ABC):
     def build(self, build: Build, job: Job, tell: Callable[[str, int], None]) -> BuiltModel:
         """Read a model into host memory, telling (stage, bytes so far). Raises Fault."""
 
+    def poisoned_by(self, error: BaseException) -> str:
+        """Why nothing can run on the device in this process after such an error; "" where something can."""
+        return ""
+
     @abstractmethod
     def reclaim(self) -> None:
         """Return what nothing holds any more to the device: after a release and after running out of memory."""

@@ -36,6 +36,28 @@ FIGURES = {
 """Our names to those of `torch.cuda.memory_stats`."""
 
 
+LOST = ("NVMLError_GpuIsLost", "NVMLError_ResetRequired", "NVMLError_DriverNotLoaded")
+"""Errors of NVML after which there is no device; by name, since pynvml makes their classes as it runs."""
+
+
+def poisoned_by(error: BaseException | None) -> str:
+    """Why a CUDA context is of no use after an error or its causes: illegal access, failed launch, ECC, lost device.
+
+    torch reports them as `AcceleratorError` or a RuntimeError that begins with "CUDA error"; running out of memory is
+    none of them. "" where the context goes on.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        name, text = type(error).__name__, str(error)
+        if name != "OutOfMemoryError" and "out of memory" not in text:
+            first = text.partition("\n")[0]
+            if name in (*LOST, "AcceleratorError") or first.startswith(("CUDA error", "CUDA driver error")):
+                return first[:200] or name
+        error = error.__cause__ or error.__context__
+    return ""
+
+
 class CudaDevice(TorchDevice):
     """One GPU, the only one that this process sees."""
 
@@ -102,6 +124,9 @@ class CudaDevice(TorchDevice):
             torch=self._torch,
             missing=missing,
         )
+
+    def poisoned_by(self, error: BaseException) -> str:
+        return poisoned_by(error)
 
     def reclaim(self) -> None:
         import torch  # noqa: PLC0415
