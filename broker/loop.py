@@ -170,7 +170,13 @@ class Loop:
             return
         *lines, self._partial = (self._partial + data).split(b"\n")
         for text in lines:
-            self._guarded(lambda text=text: self._handle(supervision.to_broker(text)))  # type: ignore[misc]
+            self._guarded(lambda text=text: self._follow(supervision.to_broker(text)))  # type: ignore[misc]
+
+    def _follow(self, line: supervision.ToBroker) -> None:
+        if isinstance(line, supervision.BindLink):
+            self._sockets.bind_link_again()
+        else:
+            self._handle(line)
 
     def _read_subscriptions(self) -> None:
         for change in self._sockets.publisher.read_subscriptions():

@@ -1,21 +1,12 @@
-"""What has to hold before anything is served: addresses that may be, folders that are there and ours alone."""
+"""What has to hold before anything is served: addresses that others can reach have keys."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import ipaddress
-import os
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
 from protocol.supervision import Door
 from settings.config import ConfigError, Settings
 from settings.keys import LOCAL_WORKERS, KeyFolder, Role
-
-LONGEST_SOCKET_PATH = 100
-"""Bytes of a Unix socket's path that every system takes."""
 
 ROLES = {
     Door.COMMANDS: frozenset({Role.CLIENT, Role.ADMIN}),
@@ -75,43 +66,3 @@ def _is_local(address: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def make_folders(settings: Settings) -> None:
-    """The runtime folder, this user's alone, and the data folder. Raises ConfigError."""
-    try:
-        settings.runtime.mkdir(parents=True, exist_ok=True)
-        settings.runtime.chmod(0o700)
-        settings.data.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"runtime folder {settings.runtime}: {error.strerror}") from None
-
-
-@contextlib.contextmanager
-def only_one(runtime: Path) -> Iterator[None]:
-    """Hold the runtime folder's lock. Raises ConfigError where another broker does."""
-    with (runtime / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"runtime folder {runtime} is in use by another broker") from None
-        yield
-
-
-class LinkPlace:
-    """The worker link's address: as configured, else a Unix socket in the runtime folder, or in a short one."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self.address = settings.workers
-        if not self.address:
-            path = settings.runtime / "workers.sock"
-            if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
-                self._folder = tempfile.TemporaryDirectory(prefix="vrb-")
-                path = Path(self._folder.name) / "workers.sock"
-            self.address = f"ipc://{path}"
-
-    def clear(self) -> None:
-        """Remove the short folder."""
-        if self._folder is not None:
-            self._folder.cleanup()

@@ -9,9 +9,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+import msgspec
+
 from settings.config import RestartLimits
 
 FIRST_WAIT_SECONDS = 0.25
+
+
+BROKER_LONGEST_WAIT_SECONDS = 0.5
+"""The broker has to be back within 2 s."""
+
+
+def broker_limits(limits: RestartLimits) -> RestartLimits:
+    """The broker's own limits: as often, but it is waited for by everyone."""
+    longest = min(limits.longest_wait_seconds, BROKER_LONGEST_WAIT_SECONDS)
+    return msgspec.structs.replace(limits, longest_wait_seconds=longest)
 
 
 class RestartPolicy:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import zmq
 
 from broker.auth import Doors
@@ -40,6 +42,13 @@ class Sockets:
         self._guard(socket, door)
         socket.bind(address)
         return socket
+
+    def bind_link_again(self) -> None:
+        """Give the worker link's socket its place in the file system back; connections that there are stay."""
+        address = self.link.getsockopt_string(zmq.LAST_ENDPOINT)
+        with contextlib.suppress(zmq.ZMQError):
+            self.link.unbind(address)
+        self.link.bind(address)
 
     def doors_of(self, door: Door) -> Doors | None:
         """Who guards an endpoint; None for one that is plain."""

@@ -22,12 +22,13 @@ from broker.launch import memory, orphans, specs
 from broker.launch.child import Child
 from broker.launch.listeners import listen
 from broker.launch.local import LocalLauncher, LocalProcess
-from broker.premises import LinkPlace, make_folders, only_one, refuse_open_addresses
-from broker.restarts import RestartPolicy
+from broker.premises import refuse_open_addresses
+from broker.restarts import RestartPolicy, broker_limits
+from broker.runtime import RuntimeFolder
 from protocol import supervision as s
-from protocol.link import CATALOG_ID, encode_spec
-from settings import endpoints, logs
-from settings.config import ConfigError, RestartLimits, Settings, load
+from protocol.link import CATALOG_ID
+from settings import logs
+from settings.config import ConfigError, Settings, load
 from settings.endpoints import Endpoints
 from settings.logs import Logger
 from settings.stops import StopSignals
@@ -45,11 +46,9 @@ BROKER_START_SECONDS = 60.0
 BROKER_SILENCE_SECONDS = 5.0
 """The least silence that counts, whatever is configured for workers: the broker shows life once a second."""
 
+LAUNCH_AGAIN_SECONDS = 1.0
 AWAY_SECONDS = 1.0
 """Who wakes later than this after it meant to was stopped, or its machine was."""
-
-BROKER_LONGEST_WAIT_SECONDS = 0.5
-"""The broker has to be back within 2 s."""
 
 MEMORY_SECONDS = 0.5
 WORKERS_MEMORY_TURNS = 10
@@ -65,10 +64,10 @@ def run(config: Path | None, stops: StopSignals) -> int:
         settings = load(config)
         refuse_open_addresses(settings)
         devices = find_devices(settings)
-        make_folders(settings)
-        with only_one(settings.runtime):
+        folder = RuntimeFolder(settings)
+        with folder.held():
             logs.configure("supervisor")
-            return Supervisor(settings, devices, stops).serve()
+            return Supervisor(settings, devices, stops, folder).serve()
     except ConfigError as error:
         sys.stderr.write(f"vrambroker: {error}\n")
         return 2
@@ -77,19 +76,21 @@ def run(config: Path | None, stops: StopSignals) -> int:
 class Supervisor:
     """Owns every child. One thread; woken by signals, children and the broker's lines."""
 
-    def __init__(self, settings: Settings, devices: list[FoundDevice], stops: StopSignals) -> None:
+    def __init__(
+        self, settings: Settings, devices: list[FoundDevice], stops: StopSignals, folder: RuntimeFolder
+    ) -> None:
         self._settings = settings
         self._stops = stops
+        self._folder = folder
         self._devices = {device.request.device_id: device for device in devices}
         self._launcher = LocalLauncher()
-        self._broker = Child(BROKER, "broker", RestartPolicy(random.random, _brokers(settings.restarts)))
+        self._broker = Child(BROKER, "broker", RestartPolicy(random.random, broker_limits(settings.restarts)))
         forever = RestartPolicy(random.random, settings.restarts, never_gives_up=True)
         self._children = {CATALOG_ID: Child(CATALOG_ID, "catalog", forever)}
         for name in self._devices:
             self._children[name] = Child(name, "worker", RestartPolicy(random.random, settings.restarts))
         self._selector = selectors.DefaultSelector()
-        self._link = LinkPlace(settings)
-        self._addresses = specs.Addresses(commands=settings.commands, events=settings.events, link=self._link.address)
+        self._addresses = specs.Addresses(commands=settings.commands, events=settings.events, link=folder.link)
         self._memory = memory.MemoryWatch(
             settings.broker_memory_bytes, settings.worker_memory_bytes, memory.host_bytes()
         )
@@ -170,7 +171,12 @@ class Supervisor:
         spec = specs.broker_spec(self._settings, self._addresses, workers)
         argument = msgspec.json.encode(spec).decode()
         descriptors = self._addresses.descriptors()
-        process = self._launcher.launch(self._broker.module, argument, talks=True, descriptors=descriptors)
+        try:
+            process = self._launcher.launch(self._broker.module, argument, talks=True, descriptors=descriptors)
+        except OSError as error:
+            _log.error("the broker cannot be started", reason=str(error))
+            self._broker.start_at = time.monotonic() + LAUNCH_AGAIN_SECONDS
+            return
         self._begin(self._broker, process)
         self._partial = b""
         self._selector.register(process.stdout, selectors.EVENT_READ, self._read_broker)
@@ -189,7 +195,10 @@ class Supervisor:
         self._heard_at = time.monotonic()
         *lines, self._partial = (self._partial + data).split(b"\n")
         for text in lines:
-            self._from_broker(s.from_broker(text))
+            try:
+                self._from_broker(s.from_broker(text))
+            except Exception:
+                _log.exception("a line of the broker's cannot be followed", line=text[:200].decode(errors="replace"))
 
     def _from_broker(self, line: s.FromBroker) -> None:
         match line:
@@ -223,8 +232,9 @@ class Supervisor:
             self._addresses, commands=ready.commands, events=ready.events, link=ready.link
         )
         self._may_start = self._stopping is None
-        written = Endpoints(commands=ready.commands, events=ready.events, pid=os.getpid(), epoch=ready.epoch)
-        endpoints.write(self._settings.runtime, written)
+        self._folder.announce(
+            Endpoints(commands=ready.commands, events=ready.events, pid=os.getpid(), epoch=ready.epoch)
+        )
         _log.info("taking commands", commands=ready.commands, events=ready.events, devices=list(self._devices))
         for child in self._children.values():
             if child.process is not None:
@@ -311,13 +321,16 @@ class Supervisor:
 
     def _start_child(self, child: Child) -> None:
         child.generation += 1
-        settings, link = self._settings, self._addresses.link
-        if child.name == CATALOG_ID:
-            argument = encode_spec(specs.catalog_spec(settings, link, child.generation))
+        device = self._devices.get(child.name)
+        try:
+            argument = specs.child_argument(self._settings, device, self._addresses.link, child.generation)
+            self._begin(child, self._launcher.launch(child.module, argument))
+        except (OSError, ConfigError) as error:
+            # A machine that has no room for a process now may have some later.
+            _log.error("a process cannot be started", child=child.name, reason=str(error))
+            child.start_at = time.monotonic() + LAUNCH_AGAIN_SECONDS
         else:
-            argument = encode_spec(specs.worker_spec(settings, self._devices[child.name], link, child.generation))
-        self._begin(child, self._launcher.launch(child.module, argument))
-        self._tell_started(child)
+            self._tell_started(child)
 
     # memory
 
@@ -326,6 +339,8 @@ class Supervisor:
             return
         self._look_at = now + MEMORY_SECONDS
         self._looks += 1
+        if self._folder.repair():
+            self._tell(s.BindLink())
         process = self._broker.process
         held = memory.held_bytes(process.pid) if process is not None else None
         why = self._memory.broker(held)
@@ -382,13 +397,4 @@ class Supervisor:
         for child in self._all():
             while child.process is not None and child.process.ended() is None:
                 time.sleep(0.005)
-        with contextlib.suppress(OSError):
-            (self._settings.runtime / endpoints.FILE_NAME).unlink()
-        self._link.clear()
         _log.info("stopped")
-
-
-def _brokers(limits: RestartLimits) -> RestartLimits:
-    """The broker's own limits: as often, but it is waited for by everyone."""
-    longest = min(limits.longest_wait_seconds, BROKER_LONGEST_WAIT_SECONDS)
-    return msgspec.structs.replace(limits, longest_wait_seconds=longest)

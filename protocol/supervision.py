@@ -120,6 +120,10 @@ class Drain(Line, frozen=True, kw_only=True, tag="drain"):
     seconds: float
 
 
+class BindLink(Line, frozen=True, kw_only=True, tag="bind-link"):
+    """The worker link's socket was removed from its folder: bind it again, so that new workers find it."""
+
+
 class Ready(Line, frozen=True, kw_only=True, tag="ready"):
     """The broker takes commands at these addresses."""
 
@@ -170,7 +174,7 @@ class DrainChild(Line, frozen=True, kw_only=True, tag="drain-child"):
     drained: bool
 
 
-ToBroker = ChildStarted | ChildExited | RecycleChild | Drain
+ToBroker = ChildStarted | ChildExited | RecycleChild | BindLink | Drain
 FromBroker = Ready | Alive | ChildReady | ChildServed | KillChild | RestartChild | DrainChild
 
 _encoder = msgspec.json.Encoder()

@@ -12,7 +12,7 @@ from broker.launch.child import Child
 from broker.launch.listeners import descriptor
 from broker.premises import guarded_doors, link_key_file
 from protocol.enums import DeviceKind
-from protocol.link import CatalogSpec, WorkerSpec
+from protocol.link import CatalogSpec, WorkerSpec, encode_spec
 from protocol.supervision import BrokerSpec, DeviceSlot
 from protocol.version import VERSION
 from settings.config import Settings
@@ -63,6 +63,13 @@ def broker_spec(settings: Settings, addresses: Addresses, workers: Iterable[tupl
         events_fd=descriptor(addresses.events_listener),
         version=VERSION,
     )
+
+
+def child_argument(settings: Settings, device: FoundDevice | None, link: str, generation: int) -> str:
+    """What an incarnation of a device's worker, or of the catalogue, is started with. Raises ConfigError."""
+    if device is None:
+        return encode_spec(catalog_spec(settings, link, generation))
+    return encode_spec(worker_spec(settings, device, link, generation))
 
 
 def catalog_spec(settings: Settings, link: str, generation: int) -> CatalogSpec:

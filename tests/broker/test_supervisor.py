@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,9 +19,11 @@ from broker.launch.child import Child
 from broker.launch.listeners import descriptor, listen
 from broker.launch.local import LocalProcess
 from broker.launch.memory import MemoryWatch
-from broker.premises import LinkPlace, only_one
 from broker.restarts import RestartPolicy
+from broker.runtime import RuntimeFolder
+from settings import endpoints
 from settings.config import ConfigError, RestartLimits, Settings
+from settings.endpoints import Endpoints
 
 GIB = 1 << 30
 
@@ -171,22 +175,105 @@ def test_what_was_given_up_comes_back_when_it_is_revived(process: LocalProcess) 
     assert not one.given_up
 
 
-# premises
+# the runtime folder
 
 
-def test_a_runtime_folder_has_one_supervisor(tmp_path: Path) -> None:
-    with only_one(tmp_path), pytest.raises(ConfigError, match="in use"), only_one(tmp_path):
+def folder_of(runtime: Path, **fields: str) -> RuntimeFolder:
+    return RuntimeFolder(Settings(runtime=runtime, data=runtime / "data", outputs=runtime, **fields))
+
+
+WRITTEN = Endpoints(commands="tcp://127.0.0.1:1", events="tcp://127.0.0.1:2", pid=1, epoch="e")
+
+
+def test_a_runtime_folder_has_one_supervisor_whatever_files_are_removed(tmp_path: Path) -> None:
+    with folder_of(tmp_path).held():
+        for path in tmp_path.iterdir():
+            path.unlink() if path.is_file() else path.rmdir()
+        with pytest.raises(ConfigError, match="in use"), folder_of(tmp_path).held():
+            pass
+    with folder_of(tmp_path).held():
         pass
 
 
 def test_a_link_whose_path_would_be_too_long_lies_in_a_short_folder_that_is_removed(tmp_path: Path) -> None:
-    runtime = tmp_path / ("x" * 100)
-    place = LinkPlace(Settings(runtime=runtime, data=runtime, outputs=runtime))
-    path = Path(place.address.removeprefix("ipc://"))
-    assert len(os.fsencode(path)) < 100
-    assert path.parent.is_dir()
-    place.clear()
+    folder = folder_of(tmp_path / ("x" * 100))
+    with folder.held():
+        path = Path(folder.link.removeprefix("ipc://"))
+        assert len(os.fsencode(path)) < 100
+        assert path.parent.is_dir()
     assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("mode", [0o1777, 0o777, 0o707])
+def test_a_runtime_folder_that_others_may_write_to_is_left_alone(tmp_path: Path, mode: int) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(mode)
+    with pytest.raises(ConfigError, match="open to everybody"), folder_of(shared).held():
+        pass
+    assert stat.S_IMODE(shared.stat().st_mode) == mode and not list(shared.iterdir())
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="NOT ROOT: folders of other users are not tested here")
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_runtime_folder_that_belongs_to_others_is_left_alone(tmp_path: Path, inside: bool) -> None:
+    theirs = tmp_path / "theirs"
+    (theirs / "file").mkdir(parents=True)
+    os.chown(theirs / "file" if inside else theirs, 65534, 65534)
+    before = theirs.stat()
+    with pytest.raises(ConfigError, match="belongs to"), folder_of(theirs).held():
+        pass
+    assert (theirs.stat().st_mode, theirs.stat().st_uid) == (before.st_mode, before.st_uid)
+
+
+def test_a_folder_of_ones_own_is_closed_to_others(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    own.chmod(0o755)
+    with folder_of(own).held():
+        assert stat.S_IMODE(own.stat().st_mode) == 0o700
+
+
+def test_what_a_cleaner_removed_is_there_again(tmp_path: Path) -> None:
+    runtime = tmp_path / "runtime"
+    folder = folder_of(runtime)
+    with folder.held():
+        folder.announce(WRITTEN)
+        Path(folder.link.removeprefix("ipc://")).touch()
+        assert folder.repair() is False
+        (runtime / "endpoints.json").unlink()
+        assert folder.repair() is False
+        assert endpoints.read(runtime) == WRITTEN
+        shutil.rmtree(runtime)
+        assert folder.repair() is True, "the link has to be bound anew"
+        assert endpoints.read(runtime) == WRITTEN
+        with pytest.raises(ConfigError, match="in use"), folder_of(runtime).held():
+            pass
+    assert not (runtime / "endpoints.json").exists()
+
+
+def test_endpoints_that_cannot_be_written_are_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    folder = folder_of(tmp_path)
+    with folder.held():
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_bytes", full)
+            folder.announce(WRITTEN)
+            folder.repair()
+        assert endpoints.read(tmp_path) is None
+        folder.repair()
+        assert endpoints.read(tmp_path) == WRITTEN
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="NOT ROOT: folders of other users are not tested here")
+def test_clients_believe_a_folder_that_nobody_named_only_where_it_is_their_own(tmp_path: Path) -> None:
+    endpoints.write(tmp_path, WRITTEN)
+    assert endpoints.read(tmp_path, is_named=False) == WRITTEN
+    os.chown(tmp_path, 65534, 65534)
+    assert endpoints.read(tmp_path, is_named=False) is None
+    assert endpoints.read(tmp_path, is_named=True) == WRITTEN
 
 
 def test_a_line_to_a_process_that_does_not_read_blocks_nobody() -> None:

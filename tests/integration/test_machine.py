@@ -157,3 +157,17 @@ def _state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return ""
+
+
+def test_a_folder_that_was_cleaned_out_is_put_right_while_the_service_runs(tmp_path: Path) -> None:
+    with service(tmp_path) as one:
+        one.ready()
+        before = one.endpoints()
+        worker = next(iter(one.connect().ask({"action": "list_devices"})["devices"]))["pid"]
+        for path in one.runtime.iterdir():
+            if path.name != "data":
+                path.unlink()
+        assert wait_for(lambda: json.loads((one.runtime / "endpoints.json").read_text())) == before
+        os.kill(worker, signal.SIGKILL)  # its successor finds the link by its path
+        wait_for(lambda: one.connect().ask({"action": "list_devices"})["devices"][0]["generation"] == 2)
+        assert one.ready().ask(DRAW)["state"] == "completed"
