@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
+from typing import Any
 
 from msgspec import Struct
 
@@ -20,24 +22,69 @@ class FoundDevice(Struct, frozen=True, kw_only=True):
     cuda_uuid: str = ""
 
 
+class Gpu(Struct, frozen=True, kw_only=True):
+    """A GPU as NVML has it; `instances` are the UUIDs of its MIG instances, which stand for it where it has some."""
+
+    uuid: str
+    instances: list[str] = []
+
+    @property
+    def devices(self) -> list[str]:
+        return self.instances or [self.uuid]
+
+
 def find_devices(settings: Settings) -> list[FoundDevice]:
-    """The devices configured; every CUDA device, or two cpu devices, where nothing is. Raises ConfigError."""
+    """The devices configured; every CUDA device, or two cpu devices, where nothing is. Raises ConfigError.
+
+    CUDA devices are those that `CUDA_VISIBLE_DEVICES` leaves, numbered in its order, as CUDA numbers them.
+    """
     wanted = settings.devices
     if wanted is not None and all(request.kind is not DeviceKind.CUDA for request in wanted):
         return [FoundDevice(request=request) for request in wanted]
-    uuids = cuda_uuids()
+    uuids = visible(settings.cuda_visible, gpus())
     if wanted is None and not uuids:
         return [FoundDevice(request=DeviceRequest(kind=DeviceKind.CPU, index=i)) for i in range(_CPU_DEVICES)]
     if wanted is None:
         wanted = tuple(DeviceRequest(kind=DeviceKind.CUDA, index=index) for index in range(len(uuids)))
     absent = [request.device_id for request in wanted if request.index >= len(uuids)]
     if absent:
-        raise ConfigError(f"devices names {', '.join(absent)}: NVML finds {len(uuids)} CUDA devices")
+        mask = "" if settings.cuda_visible is None else f", and CUDA_VISIBLE_DEVICES is '{settings.cuda_visible}'"
+        raise ConfigError(f"devices names {', '.join(absent)}: there are {len(uuids)} CUDA devices{mask}")
     return [FoundDevice(request=request, cuda_uuid=uuids[request.index]) for request in wanted]
 
 
-def cuda_uuids() -> list[str]:
-    """The UUIDs of all CUDA devices in NVML's order; empty where there is no driver."""
+def visible(mask: str | None, found: Sequence[Gpu]) -> list[str]:
+    """The UUIDs that a `CUDA_VISIBLE_DEVICES` leaves, in its order; None: all.
+
+    As CUDA reads it: indices, and UUIDs of GPUs and of MIG instances or what they begin with; what stands behind the
+    first word that names nothing is not visible. An index is NVML's, which is the order of `PCI_BUS_ID`.
+    """
+    if mask is None:
+        return [uuid for gpu in found for uuid in gpu.devices]
+    chosen: dict[str, None] = {}
+    for word in mask.split(","):
+        named = _named(word.strip(), found)
+        if not named:
+            break
+        chosen |= dict.fromkeys(named)
+    return list(chosen)
+
+
+def _named(word: str, found: Sequence[Gpu]) -> list[str]:
+    if word.isdecimal():
+        return found[int(word)].devices if int(word) < len(found) else []
+    folded = word.casefold()
+    if folded.startswith("gpu-"):
+        gpus_named = [gpu for gpu in found if gpu.uuid.casefold().startswith(folded)]
+        return gpus_named[0].devices if len(gpus_named) == 1 else []
+    if folded.startswith("mig-"):
+        matches = [uuid for gpu in found for uuid in gpu.instances if uuid.casefold().startswith(folded)]
+        return matches if len(matches) == 1 else []
+    return []
+
+
+def gpus() -> list[Gpu]:
+    """All GPUs in NVML's order; empty where there is no driver."""
     try:
         ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
@@ -49,7 +96,25 @@ def cuda_uuids() -> list[str]:
     except pynvml.NVMLError:
         return []
     try:
-        count = pynvml.nvmlDeviceGetCount()
-        return [str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))) for index in range(count)]
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [Gpu(uuid=str(pynvml.nvmlDeviceGetUUID(handle)), instances=_instances(handle)) for handle in handles]
     finally:
         pynvml.nvmlShutdown()
+
+
+def _instances(handle: Any) -> list[str]:
+    """The MIG instances of a GPU in NVML's order; none where it is not divided, or cannot be."""
+    import pynvml  # noqa: PLC0415 - see above
+
+    found = []
+    try:
+        current, _ = pynvml.nvmlDeviceGetMigMode(handle)
+        most = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle) if current else 0
+    except pynvml.NVMLError:
+        return []
+    for index in range(most):
+        try:
+            found.append(str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))))
+        except pynvml.NVMLError:
+            continue
+    return found

@@ -84,6 +84,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     curve: bool = False
     quota: Quota = Quota()
     quotas: dict[str, Quota] = {}
+    cuda_visible: str | None = None
+    """`CUDA_VISIBLE_DEVICES` as the operator set it; None where it is not set."""
 
     @property
     def keys(self) -> Path:
@@ -163,6 +165,7 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
         "progress": _all_above_zero("progress", file.progress),
         "limits": _limits(file.limits),
         "curve": file.curve,
+        "cuda_visible": env.get("CUDA_VISIBLE_DEVICES"),
         **_quotas(file.quotas),
     }
     return Settings(**{key: value for key, value in chosen.items() if value is not None})
