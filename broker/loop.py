@@ -29,6 +29,7 @@ from broker.core.events import (
     WorkerMessage,
     WorkerUnreachable,
 )
+from broker.descriptors import Descriptors
 from broker.frames import receive, send
 from broker.journal import Journal
 from broker.notebook import Notebook
@@ -78,6 +79,7 @@ class Loop:
         self._doors = sockets.doors_of(Door.COMMANDS)
         self._link_doors = sockets.doors_of(Door.WORKERS)
         self._outbox = Outbox(sockets.commands, self._doors)
+        self._descriptors = Descriptors(sockets)
         self._effects: list[Effect] = []
         self._busy = False
         self._awake_until = 0.0
@@ -105,6 +107,7 @@ class Loop:
             if self._lines_in in ready:
                 self._read_lines()
             self._outbox.retry()
+            self._descriptors.look(time.monotonic())
             due = self._core.next_at()
             if due is not None and due <= time.monotonic():
                 self._handle(Tick())
@@ -115,6 +118,7 @@ class Loop:
             return 0
         due = self._core.next_at()
         waits = [MAX_TURN_SECONDS, self._outbox.retry_seconds or MAX_TURN_SECONDS]
+        waits.append(self._descriptors.patience_seconds or MAX_TURN_SECONDS)
         if due is not None:
             waits.append(due - time.monotonic())
         return max(0, int(min(waits) * 1000) + 1) if min(waits) > 0 else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 
 import zmq
 
@@ -12,6 +13,13 @@ from protocol import supervision
 from protocol.supervision import Door
 
 HIGH_WATER_MARK = 10_000
+KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 60, zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 6}
+"""A host that was switched off is noticed within two minutes."""
+
+
+def _again(descriptor: int) -> int:
+    """Another descriptor of a listener: libzmq closes the one that it is given when it stops listening."""
+    return os.dup(descriptor) if descriptor >= 0 else -1
 
 
 class Sockets:
@@ -23,12 +31,17 @@ class Sockets:
         """Those of the endpoints that keys guard, None where there are none."""
         self._guarded = spec.guarded
         limit = spec.limits.attachments_bytes + spec.limits.payload_bytes
-        self.commands = self._router(Door.COMMANDS, spec.commands, max_bytes=limit, listener=spec.commands_fd)
+        self._listeners = {Door.COMMANDS: spec.commands_fd, Door.EVENTS: spec.events_fd}
+        self.commands = self._router(Door.COMMANDS, spec.commands, max_bytes=limit, listener=_again(spec.commands_fd))
         self.link = self._router(Door.WORKERS, spec.link, max_bytes=-1)
         self.link.setsockopt(zmq.ROUTER_HANDOVER, 1)
         self.publisher = Publisher(
-            self.context, spec.events, spec.events_fd, lambda socket: self._guard(socket, Door.EVENTS)
+            self.context, spec.events, _again(spec.events_fd), lambda socket: self._guard(socket, Door.EVENTS)
         )
+        self._addresses = {
+            Door.COMMANDS: self.commands.getsockopt_string(zmq.LAST_ENDPOINT),
+            Door.EVENTS: self.publisher.address,
+        }
 
     def _router(self, door: Door, address: str, *, max_bytes: int, listener: int = -1) -> zmq.Socket[bytes]:
         socket = self.context.socket(zmq.ROUTER)
@@ -37,11 +50,27 @@ class Sockets:
         socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
         socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
         socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
+        for option, value in KEEPALIVE.items():
+            socket.setsockopt(option, value)
+        if door not in self._guarded:
+            # Without keys a routing id is whoever's: the successor of a client that hangs is served.
+            socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         if listener >= 0:
             socket.setsockopt(zmq.USE_FD, listener)
         self._guard(socket, door)
         socket.bind(address)
         return socket
+
+    def listen(self, on: bool) -> None:
+        """Take new connections of clients, or leave them in the backlog; those that there are stay."""
+        for door, socket in ((Door.COMMANDS, self.commands), (Door.EVENTS, self.publisher.socket)):
+            address = self._addresses[door]
+            if not on:
+                socket.unbind(address)
+                continue
+            if self._listeners[door] >= 0:
+                socket.setsockopt(zmq.USE_FD, _again(self._listeners[door]))
+            socket.bind(address)
 
     def bind_link_again(self) -> None:
         """Give the worker link's socket its place in the file system back; connections that there are stay."""

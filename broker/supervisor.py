@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from broker.descriptors import raise_limit
 from broker.devices import FoundDevice, find_devices
 from broker.launch import memory, orphans, specs
 from broker.launch.child import Child
@@ -67,6 +68,7 @@ def run(config: Path | None, stops: StopSignals) -> int:
         folder = RuntimeFolder(settings)
         with folder.held():
             logs.configure("supervisor")
+            raise_limit()
             return Supervisor(settings, devices, stops, folder).serve()
     except ConfigError as error:
         sys.stderr.write(f"vrambroker: {error}\n")
@@ -177,12 +179,9 @@ class Supervisor:
             _log.error("the broker cannot be started", reason=str(error))
             self._broker.start_at = time.monotonic() + LAUNCH_AGAIN_SECONDS
             return
-        self._begin(self._broker, process)
+        self._broker.begin(process, time.monotonic())
         self._partial = b""
         self._selector.register(process.stdout, selectors.EVENT_READ, self._read_broker)
-
-    def _begin(self, child: Child, process: LocalProcess) -> None:
-        child.begin(process, time.monotonic())
 
     def _read_broker(self) -> None:
         process = self._broker.process
@@ -324,7 +323,7 @@ class Supervisor:
         device = self._devices.get(child.name)
         try:
             argument = specs.child_argument(self._settings, device, self._addresses.link, child.generation)
-            self._begin(child, self._launcher.launch(child.module, argument))
+            child.begin(self._launcher.launch(child.module, argument), time.monotonic())
         except (OSError, ConfigError) as error:
             # A machine that has no room for a process now may have some later.
             _log.error("a process cannot be started", child=child.name, reason=str(error))

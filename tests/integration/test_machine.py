@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -47,11 +48,14 @@ class Service:
         found: dict[str, str] = wait_for(lambda: json.loads((self.runtime / "endpoints.json").read_text()))
         return found
 
-    def connect(self) -> Connection:
-        socket = self._context.socket(zmq.DEALER)
-        self._sockets.append(socket)
-        socket.connect(self.endpoints()["commands"])
-        return Connection(socket)
+    def connect(self, identity: bytes = b"") -> Connection:
+        """A DEALER, under a routing id of its own where one is given."""
+        dealer = self._context.socket(zmq.DEALER)
+        self._sockets.append(dealer)
+        if identity:
+            dealer.setsockopt(zmq.IDENTITY, identity)
+        dealer.connect(self.endpoints()["commands"])
+        return Connection(dealer)
 
     def ready(self) -> Connection:
         connection = self.connect()
@@ -59,8 +63,8 @@ class Service:
         return connection
 
     def end(self) -> None:
-        for socket in self._sockets:
-            socket.close(linger=0)
+        for dealer in self._sockets:
+            dealer.close(linger=0)
         self._context.term()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -171,3 +175,28 @@ def test_a_folder_that_was_cleaned_out_is_put_right_while_the_service_runs(tmp_p
         os.kill(worker, signal.SIGKILL)  # its successor finds the link by its path
         wait_for(lambda: one.connect().ask({"action": "list_devices"})["devices"][0]["generation"] == 2)
         assert one.ready().ask(DRAW)["state"] == "completed"
+
+
+def test_connections_beyond_the_limit_of_open_files_wait_and_cost_nobody_else(tmp_path: Path) -> None:
+    with service(tmp_path, ("sh", "-c", 'ulimit -n 160; exec "$0" "$@"')) as one:
+        client = one.ready()
+        before = one.endpoints()
+        host, _, port = before["commands"].removeprefix("tcp://").rpartition(":")
+        leaked = [socket.create_connection((host, int(port)), 5) for _ in range(300)]
+        wait_for(lambda: "too many connections" in (tmp_path / "log").read_text())
+        assert client.ask({"action": "ping"})["success"], "who is connected is served"
+        worker = client.ask({"action": "list_devices"})["devices"][0]["pid"]
+        os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: client.ask({"action": "list_devices"})["devices"][0]["generation"] == 2)
+        for connection in leaked:
+            connection.close()
+        assert one.connect().ask({"action": "ping"})["success"], "who comes once there is room is served"
+        assert one.endpoints() == before
+
+
+def test_the_successor_of_a_client_that_hangs_is_served_under_the_same_routing_id(tmp_path: Path) -> None:
+    with service(tmp_path) as one:
+        first = one.connect(identity=b"host-1")
+        assert first.ask({"action": "ping"})["success"]
+        second = one.connect(identity=b"host-1")
+        assert second.ask({"action": "ping"})["success"]
