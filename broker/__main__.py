@@ -60,6 +60,8 @@ def main() -> int:
         store=store,
         remembered=notebook.read(),
     )
+    if core.forgot:
+        notebook.set_aside()
     ready = Ready(
         commands=sockets.commands.getsockopt_string(zmq.LAST_ENDPOINT),
         events=sockets.publisher.address,

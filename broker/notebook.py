@@ -5,6 +5,7 @@ What is in it is the core's business.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from settings.logs import Logger
@@ -34,6 +35,12 @@ class Notebook:
         except OSError as error:
             _log.warning("estimates cannot be read", error=str(error))
             return b""
+
+    def set_aside(self) -> None:
+        """Keep what cannot be understood under another name."""
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                self._path.replace(self._path.with_name(f"{FILE_NAME}.damaged"))
 
     def keep(self, data: bytes) -> None:
         """Replace what was kept before. A disk that takes nothing is logged."""

@@ -112,6 +112,7 @@ class RuntimeFolder:
     def _clear(self) -> None:
         """Leave nothing behind that leads somebody to a service that is no more."""
         with contextlib.suppress(OSError):
+            (self._path / SOCKET_NAME).unlink(missing_ok=True)
             if self._endpoints is not None:
                 (self._path / endpoints.FILE_NAME).unlink()
         if self._short is not None:

@@ -203,12 +203,15 @@ class Catalogue:
         known = self._known(command.model_id, path)
         model = inspect(path, self._roots)
         entry = self._put(known, command.model_id, model, declared)
-        self._store.commit()
+        unsaved = self._store.commit()
+        warnings = type_warnings(declared, model.type)
+        if unsaved:
+            warnings.append(f"{entry.id} is not on disk yet, and a restart would forget it: {unsaved}")
         shown = self._show(entry, self._store.usage([entry.id]).get(entry.id, []), Include())
         return r.RegisterModelReply(
             request_id=request_id,
             action="register_model",
-            warnings=type_warnings(declared, model.type),
+            warnings=warnings,
             not_measured={f"model.{field}": reason for field, reason in shown.not_measured.items()},
             model_id=entry.id,
             model=shown.info,

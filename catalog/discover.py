@@ -13,6 +13,7 @@ from modelfiles import folders
 from modelfiles.allowed import PICKLES
 from modelfiles.paths import Roots
 from modelfiles.profiles import SUFFIX
+from modelfiles.text import shown
 from protocol.errors import ErrorCode, Fault
 from protocol.replies import RejectedFile
 
@@ -20,34 +21,47 @@ from protocol.replies import RejectedFile
 def discover(root: Path, roots: Roots, seen: set[Path] | None = None) -> Iterator[Path | RejectedFile | None]:
     """Real paths of candidates, files that cannot be candidates, and None between folders to let others work."""
     seen = set() if seen is None else seen
-    if root in seen or not root.is_dir():
-        return
-    seen.add(root)
-    yield None
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        if folder in seen:
+            continue
+        seen.add(folder)
+        yield None
+        found, folders_within = _look_into(folder, roots)
+        yield from found
+        waiting += reversed(folders_within)
+
+
+def _look_into(folder: Path, roots: Roots) -> tuple[list[Path | RejectedFile], list[Path]]:
+    """The candidates and rejections right in a folder, and the folders to look into next."""
     try:
-        if folders.is_pipeline_folder(root) or folders.is_part_folder(root):
-            if folders.has_weights(root):
-                yield root
-            return
-        children = sorted(root.iterdir())
+        if not folder.is_dir():
+            return [], []
+        if folders.is_pipeline_folder(folder) or folders.is_part_folder(folder):
+            return ([folder] if folders.has_weights(folder) else []), []
+        children = sorted(folder.iterdir())
     except OSError as error:
-        yield rejected(root, Fault(ErrorCode.MODEL_CORRUPTED, f"{root.name} cannot be read: {error.strerror}"))
-        return
+        return [rejected(folder, _unreadable(folder, error))], []
+    found: list[Path | RejectedFile] = []
+    within: list[Path] = []
     for child in children:
-        if not child.name.startswith("."):
-            yield from _child(child, roots, seen)
+        if child.name.startswith("."):
+            continue
+        try:
+            if child.is_dir():
+                within.append(roots.inside(child) if child.is_symlink() else child)
+            elif is_candidate(child):
+                found.append(roots.inside(child))
+        except Fault as fault:
+            found.append(rejected(child, fault))
+        except OSError as error:
+            found.append(rejected(child, _unreadable(child, error)))
+    return found, within
 
 
-def _child(child: Path, roots: Roots, seen: set[Path]) -> Iterator[Path | RejectedFile | None]:
-    try:
-        if not child.is_symlink() and child.is_dir():
-            yield from discover(child, roots, seen)
-        elif child.is_dir():
-            yield from discover(roots.inside(child), roots, seen)
-        elif is_candidate(child):
-            yield roots.inside(child)
-    except Fault as fault:
-        yield rejected(child, fault)
+def _unreadable(path: Path, error: OSError) -> Fault:
+    return Fault(ErrorCode.MODEL_CORRUPTED, f"{shown(path.name)} cannot be read: {error.strerror}")
 
 
 def is_candidate(path: Path) -> bool:
@@ -56,4 +70,4 @@ def is_candidate(path: Path) -> bool:
 
 
 def rejected(path: Path, fault: Fault) -> RejectedFile:
-    return RejectedFile(path=str(path), code=fault.code, reason=fault.info.message)
+    return RejectedFile(path=shown(path), code=fault.code, reason=shown(fault.info.message))

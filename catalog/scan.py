@@ -20,10 +20,14 @@ from catalog.store import Store
 from modelfiles.folders import has_weights, is_pipeline_folder
 from modelfiles.model import Kind, ModelFile, inspect
 from modelfiles.paths import Roots
+from modelfiles.text import shown
 from protocol.enums import HashDepth, ModelStatus
 from protocol.errors import ErrorCode, Fault
 from protocol.records import Record
 from protocol.replies import RejectedFile
+from settings.logs import Logger
+
+log = Logger()
 
 DEPTHS = {HashDepth.NONE: 0, HashDepth.FAST: 1, HashDepth.FULL: 2}
 Steps = Generator[None, None, None]
@@ -86,9 +90,21 @@ class Scan:
         return any(path.is_relative_to(folder) for folder in self._folders) or not self._roots.contains(path)
 
     def _look_at(self, path: Path) -> Steps:
-        ids = list(self._store.ids_of(str(path)))
-        entries = [self._store.entries[model_id] for model_id in ids]
-        if entries and all(map(is_unchanged, entries)):
+        """Bring what lies at a path up to date; whatever goes wrong with it is its own trouble."""
+        try:
+            yield from self._examine(path)
+        except OSError as error:
+            self._refuse(path, self._entries_of(path), _unreadable(f"{shown(path.name)}: {error.strerror}"))
+        except Exception as error:
+            log.exception("a file could not be examined", path=shown(path))
+            self._refuse(path, self._entries_of(path), _unreadable(f"{shown(path.name)}: {type(error).__name__}"))
+
+    def _entries_of(self, path: Path) -> list[Entry]:
+        return [self._store.entries[model_id] for model_id in self._store.ids_of(str(path))]
+
+    def _examine(self, path: Path) -> Steps:
+        entries = self._entries_of(path)
+        if entries and self._roots.contains(path) and all(map(is_unchanged, entries)):
             for entry in entries:
                 yield from self._deepen(entry)
             return
@@ -99,9 +115,6 @@ class Scan:
             model = inspect(path, self._roots)
         except Fault as fault:
             self._refuse(path, entries, fault)
-            return
-        except OSError as error:
-            self._refuse(path, entries, Fault(ErrorCode.MODEL_CORRUPTED, f"cannot be read: {error.strerror}"))
             return
         taken = [self._bring_up(entry, model) for entry in entries] or [self._add(model)]
         for entry in taken:
@@ -131,7 +144,7 @@ class Scan:
         if fault.code is ErrorCode.MODEL_NOT_FOUND:
             self._mark_missing(entries)
             return
-        self._rejected[str(path)] = rejected(path, fault)
+        self._rejected[shown(path)] = rejected(path, fault)
         status = ModelStatus.Corrupted if fault.code is ErrorCode.MODEL_CORRUPTED else ModelStatus.Error
         for entry in entries:
             if (entry.status, entry.reason) != (status, fault.info.message):
@@ -142,12 +155,7 @@ class Scan:
         """Hash a model that was not hashed this deep."""
         if DEPTHS[entry.hash_depth] >= DEPTHS[self._depth]:
             return
-        try:
-            digest = yield from checksum(entry.file, self._depth)
-        except OSError as error:
-            fault = Fault(ErrorCode.MODEL_CORRUPTED, f"{Path(entry.file.path).name} cannot be read: {error.strerror}")
-            self._refuse(Path(entry.file.path), [entry], fault)
-            return
+        digest = yield from checksum(entry.file, self._depth)
         current = self._store.entries[entry.id]
         if current.file == entry.file:
             self._put(
@@ -157,6 +165,10 @@ class Scan:
     def _put(self, entry: Entry) -> Entry:
         self._changed[entry.id] = None
         return self._store.put(entry)
+
+
+def _unreadable(what: str) -> Fault:
+    return Fault(ErrorCode.MODEL_CORRUPTED, f"it cannot be read: {what}")
 
 
 def new_entry(model_id: str, model: ModelFile) -> Entry:

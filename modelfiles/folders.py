@@ -231,7 +231,7 @@ def refuse_code(value: object, what: str) -> None:
         for key, item in value.items():
             if key in CODE_KEYS and item not in (None, False):
                 raise unsafe(f"{what} has {key}: a model must not bring code", key=key)
-            if key in ATTENTION_KEYS and item is not None and item not in ATTENTION_WORDS:
+            if key in ATTENTION_KEYS and item is not None and not (isinstance(item, str) and item in ATTENTION_WORDS):
                 raise unsafe(f"{what} has {key} {str(item)[:80]!r}: a model must not bring code", key=key)
             refuse_code(item, what)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from modelfiles.fingerprints import Fingerprint
 from modelfiles.jsonfile import corrupted, open_regular, parse_object
+from modelfiles.text import cleaned, is_text
 from protocol.records import Record
 
 LENGTH_BYTES = 8
@@ -122,7 +123,7 @@ def parse_header(text: bytes, fingerprint: Fingerprint, what: str) -> Header:
     """The header that `text` holds, for a file of `fingerprint.size` bytes. Raises Fault MODEL_CORRUPTED."""
     if not text.startswith(b"{"):
         raise corrupted(f"the header of {what} does not begin with '{{'")
-    entries = parse_object(text, f"the header of {what}")
+    entries = parse_object(text, f"the header of {what}", any_text=True)
     metadata = _metadata(entries.pop("__metadata__", {}), what)
     tensors = sorted((_tensor(name, entry, what) for name, entry in entries.items()), key=lambda t: (t.begin, t.end))
     data_begin = LENGTH_BYTES + len(text)
@@ -140,11 +141,13 @@ def parse_header(text: bytes, fingerprint: Fingerprint, what: str) -> Header:
 def _metadata(value: object, what: str) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise corrupted(f"__metadata__ of {what} is not a map of text to text")
-    return value
+    return {cleaned(key): cleaned(text) for key, text in value.items()}
 
 
 def _tensor(name: str, entry: object, what: str) -> Tensor:
-    where = f"tensor {name[:120]!r} of {what}"
+    where = f"tensor {name[:120]!a} of {what}"
+    if not is_text(name):
+        raise corrupted(f"{where} has a name that is no Unicode")
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise corrupted(f"{where} is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -158,11 +161,17 @@ def _tensor(name: str, entry: object, what: str) -> Tensor:
     bits = math.prod(shape) * DTYPE_BITS[dtype]
     if bits != 8 * (end - begin):
         raise corrupted(
-            f"{where} needs {bits / 8:g} bytes for {dtype} {shape[:16]} but its offsets span {end - begin}",
+            f"{where} needs {_bytes_of(bits)} bytes for {dtype} {shape[:16]} but its offsets span {end - begin}",
             needed_bytes=min(-(-bits // 8), MAX_NUMBER),
             offset_bytes=end - begin,
         )
     return Tensor(name=name, dtype=dtype, shape=tuple(shape), begin=begin, end=end)
+
+
+def _bytes_of(bits: int) -> str:
+    """Bits as bytes, rounded up, in words where they are beyond any file."""
+    needed = -(-bits // 8)
+    return str(needed) if needed < MAX_NUMBER else f"more than {MAX_NUMBER}"
 
 
 def _are_sizes(value: object) -> bool:

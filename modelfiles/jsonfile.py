@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import NoReturn
 
+from modelfiles.text import holds_text
 from protocol.errors import ErrorCode, Fault
 
 JsonObject = dict[str, object]
+_ESCAPED_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 CONFIG_LIMIT_BYTES = 4 << 20
 INDEX_LIMIT_BYTES = 64 << 20
@@ -53,14 +56,19 @@ def read_object(path: Path, limit_bytes: int = CONFIG_LIMIT_BYTES) -> JsonObject
     return parse_object(data, path.name)
 
 
-def parse_object(data: bytes, what: str) -> JsonObject:
-    """The JSON object in `data`; `what` names its source in the Fault MODEL_CORRUPTED."""
+def parse_object(data: bytes, what: str, *, any_text: bool = False) -> JsonObject:
+    """The JSON object in `data`; `what` names its source in the Fault MODEL_CORRUPTED.
+
+    `any_text`: the caller looks itself at text that is no Unicode.
+    """
     try:
         value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_not_finite)
     except RecursionError:
         raise corrupted(f"{what} is nested too deeply") from None
     except ValueError as error:
         raise corrupted(f"{what} is not valid JSON: {_short(error)}") from None
+    if not any_text and _ESCAPED_HALF.search(data) and not holds_text(value):
+        raise corrupted(f"{what} holds text that is no Unicode: half of a surrogate pair")
     if not isinstance(value, dict):
         raise corrupted(f"{what} holds a JSON {type(value).__name__}, not an object")
     return value

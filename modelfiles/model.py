@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 from pathlib import Path
 
+import msgspec
+
 from modelfiles import families, folders, profiles
 from modelfiles.allowed import COMPONENTS, NAMED_PARTS, PICKLES
 from modelfiles.fingerprints import Fingerprint
@@ -16,9 +18,13 @@ from modelfiles.headers import Header, read_header
 from modelfiles.jsonfile import corrupted, unsafe
 from modelfiles.paths import Roots
 from modelfiles.profiles import VirtualProfile
+from modelfiles.text import is_text, shown
 from protocol.enums import ComponentType, ModelType
 from protocol.errors import ErrorCode, Fault
 from protocol.records import Record
+from settings.logs import Logger
+
+log = Logger()
 
 PART_TYPES = {
     ComponentType.UNet: ModelType.UNet,
@@ -96,10 +102,21 @@ def inspect(path: str | Path, roots: Roots, field: str = "model_path") -> ModelF
     MODEL_CORRUPTED.
     """
     resolved = roots.existing(str(path), field)
+    name = shown(resolved.name)
     try:
-        return _inspect(resolved, roots)
+        if not is_text(str(resolved)):
+            raise corrupted(f"{name}: its path is no Unicode text")
+        model = _inspect(resolved, roots)
+        msgspec.json.encode(model)
+    except Fault:
+        raise
     except OSError as error:
-        raise corrupted(f"{resolved.name} cannot be read: {error.strerror}") from None
+        raise corrupted(f"{name} cannot be read: {error.strerror}") from None
+    except Exception as error:
+        # Whatever a file makes of its reader is that file's trouble alone.
+        log.exception("a model file could not be understood", file=name)
+        raise corrupted(f"{name} could not be understood: {type(error).__name__}") from None
+    return model
 
 
 def _inspect(path: Path, roots: Roots) -> ModelFile:

@@ -33,7 +33,7 @@ def read_profile(path: Path) -> VirtualProfile:
     """The checked profile at `path`. Raises Fault MODEL_CORRUPTED with the numbers."""
     try:
         profile = msgspec.convert(read_object(path), VirtualProfile)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, OverflowError) as error:
         raise corrupted(f"{path.name}: {error}") from None
     _check(profile, path.name)
     return profile

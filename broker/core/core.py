@@ -66,6 +66,8 @@ class Core:
         self._intake = Intake(context, self._answers, self._dispatch, desk)
         self._workforce = Workforce(context, self._answers, self._dispatch, self._intake)
         self._incidents = Incidents(context, self._answers, self._dispatch)
+        self.forgot = False
+        """What was remembered could not be read."""
         self._remember_at = 0.0
         self._recall(remembered)
         now = clock()
@@ -150,8 +152,10 @@ class Core:
         context = self.context
         try:
             context.estimates = Estimates(remembered)
-        except (ValueError, RecursionError) as error:
-            context.log("warning", "what was learned before cannot be read: it is learned anew", error=str(error))
+        except Exception as error:
+            self.forgot = True
+            text = "what was learned before cannot be read: it is set aside, and learned anew"
+            context.log("warning", text, error=str(error)[:200])
 
     def _remember(self) -> None:
         estimates = self.context.estimates

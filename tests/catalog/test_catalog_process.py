@@ -15,6 +15,7 @@ import pytest
 import zmq
 from model_bytes import SD15_NAMES, pipeline_folder, tensor_file
 
+from catalog.session import incident
 from protocol import link
 from protocol.enums import Lane
 from protocol.errors import ErrorCode
@@ -197,13 +198,18 @@ def test_process_ends_with_its_parent_pipe(catalog: Link) -> None:
     assert catalog.child.wait(20) == -signal.SIGKILL
 
 
-def test_unexpected_fault_is_opaque_and_has_an_incident(catalog: Link) -> None:
+def test_a_table_that_is_gone_costs_its_figures_and_not_the_answer(catalog: Link) -> None:
     catalog.until(link.Report)
     data = catalog.root.parent / "data" / "catalog.sqlite3"
     other = sqlite3.connect(data)
     other.execute("DROP TABLE usage")
     other.close()
     update, reply = catalog.ask(action="get_model_info", model_id="sd")
-    assert update.error_code is ErrorCode.INTERNAL_ERROR
-    assert reply["error"]["details"]["incident_id"] in reply["message"]
-    assert "usage" not in reply["message"]
+    assert update.success and reply["model"]["id"] == "sd"
+
+
+def test_an_unexpected_fault_is_opaque_and_has_an_incident() -> None:
+    assign = link.Assign(request_id="r", attempt=1, lane=Lane.CATALOG, action="list_models", spelling=link.Spelling())
+    info = incident(RuntimeError("a secret of the inside"), assign)
+    assert info.code is ErrorCode.INTERNAL_ERROR and "secret" not in info.message
+    assert info.details["incident_id"] in info.message
