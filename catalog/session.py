@@ -24,7 +24,7 @@ from modelfiles.paths import Roots
 from protocol import commands as c
 from protocol import link
 from protocol import replies as r
-from protocol.codec import Refused, decode_command, encode_reply
+from protocol.codec import NO_LIMITS, Refused, decode_command, encode_reply
 from protocol.enums import ReplyState
 from protocol.errors import ErrorCode, ErrorInfo, Fault
 from protocol.records import Record
@@ -161,7 +161,7 @@ class Session:
     def _assigned(self, assign: link.Assign, frames: list[bytes]) -> None:
         started = time.monotonic()
         try:
-            decoded = decode_command(frames[0] if frames else b"")
+            decoded = decode_command(frames[0] if frames else b"", NO_LIMITS)
         except Refused as refused:
             self._fail(assign, refused.fault, started)
             return

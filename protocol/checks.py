@@ -36,6 +36,9 @@ OPTIMIZATION_TARGETS = {
 def check(command: c.Command, limits: Limits) -> None:
     """Raise the Fault of the first value that is past its limit."""
     _envelope(command, limits)
+    model_id = getattr(command, "model_id", "")
+    if model_id:
+        _model_id_form(model_id)
     rule = _RULES.get(type(command))
     if rule is not None:
         rule(command, limits)
@@ -109,8 +112,6 @@ def _model_id_form(model_id: str) -> None:
 def _load(command: c.LoadFields, _: Limits) -> None:
     if not command.model_id and not command.model_path:
         raise missing("model_id")
-    if command.model_id and command.model_path:
-        _model_id_form(command.model_id)
     keep_alive = command.keep_alive
     if not math.isfinite(keep_alive) or (keep_alive < 0 and keep_alive != -1):
         raise invalid("keep_alive", keep_alive, "seconds of at least 0, or -1 for until evicted")

@@ -103,7 +103,8 @@ def encoding_of(payload: bytes, limits: Limits = DEFAULT_LIMITS) -> Encoding:
     """Which encoding a payload is in, by its first byte. Raises Refused where it is neither or too large."""
     if len(payload) > limits.payload_bytes:
         text = f"the payload has {len(payload)} bytes: at most {limits.payload_bytes} are read"
-        raise Refused(malformed(text).info, Encoding.JSON)
+        packed = payload[0] in _MAP_BYTES or payload[0] in _ARRAY_BYTES
+        raise Refused(malformed(text).info, Encoding.MSGPACK if packed else Encoding.JSON)
     first = payload[0] if payload else None
     if first == 0x7B or payload.startswith(_BOM) or payload.lstrip()[:1] == b"{":
         return Encoding.JSON

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from msgspec import UNSET, UnsetType
+
 from protocol.enums import DeviceState, JobState, Tier
 from protocol.errors import ErrorInfo
 from protocol.records import Record
@@ -67,7 +69,7 @@ class ModelEvent(Event, frozen=True, kw_only=True):
 
 
 class JobEvent(Event, frozen=True, kw_only=True):
-    """`job.<request_id>`: a command's life."""
+    """`job.<request_id>`: a command's life. `key` is the name of the key that sent it, where keys are in use."""
 
     request_id: str
     action: str
@@ -77,6 +79,7 @@ class JobEvent(Event, frozen=True, kw_only=True):
     progress: JobProgress | None = None
     success: bool | None = None
     error: ErrorInfo | None = None
+    key: str | UnsetType = UNSET
 
 
 class QueueEvent(Event, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ import msgspec
 from modelfiles.paths import Roots
 from protocol.actions import BY_COMMAND
 from protocol.checks import unsupported
-from protocol.codec import Refused, decode_command
+from protocol.codec import NO_LIMITS, Refused, decode_command
 from protocol.enums import Lane, ReplyState, Tier
 from protocol.errors import ErrorCode, ErrorInfo, Fault
 from protocol.link import JobUpdate, Message, ModelChanged, Report, WorkerSpec
@@ -166,7 +166,7 @@ class Engine:
         from worker.actions import ACTIONS  # noqa: PLC0415 - actions know the engine
 
         try:
-            decoded = decode_command(job.body)
+            decoded = decode_command(job.body, NO_LIMITS)  # the broker has checked it against those in force
         except Refused as refused:
             raise refused_fault(refused.fault) from None
         command = decoded.command

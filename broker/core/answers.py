@@ -83,6 +83,7 @@ class Answers:
             return
         context.timers.cancel(job.timer)
         context.jobs.finish(job)
+        context.catalogue.unanswered.discard(job.request_id)
         if job.sender is not None and job.action.stored:
             context.quotas.end(job.sender, context.clock())
         if job.on_final is not None:
@@ -102,6 +103,8 @@ class Answers:
         """Give a load's outcome to those who followed it, or let them go on without it."""
         context = self._context
         followers = context.coalescing.ended(job)
+        if not followers:
+            return
         if is_personal(error):
             context.leaderless += followers
             return
@@ -164,9 +167,26 @@ class Answers:
         job.step, job.steps, job.eta_ms = update.step, update.steps, update.eta_ms
         if job.action.stored and job.on_final is None:
             self._context.bulletin.job(job)
-        if body:
-            for waiter in (waiter for waiter in job.waiters if waiter.wants_progress):
-                self._send(waiter, respell(body[0], job.spelling, waiter.spelling), body[1:])
+        if not body:
+            return
+        for waiter in (waiter for waiter in job.waiters if waiter.wants_progress):
+            self._send(waiter, respell(body[0], job.spelling, waiter.spelling), body[1:])
+        for follower in job.followers:
+            self._follow_progress(follower, body[0])
+
+    def _follow_progress(self, follower: Job, body: bytes) -> None:
+        """Tell those who wait for a load that follows another how far that one is, under the follower's own id."""
+        wanting = [waiter for waiter in follower.waiters if waiter.wants_progress]
+        if not wanting:
+            return
+        try:
+            reply = decode_reply(body)
+        except Fault:
+            return
+        timing = msgspec.structs.replace(reply.timing, total_ms=self._timing(follower.arrived).total_ms)
+        reply = msgspec.structs.replace(reply, request_id=follower.wire_id, timing=timing)
+        for waiter in wanting:
+            self._send(waiter, encode_reply(reply, waiter.spelling), ())
 
     def _timing(self, arrived: float) -> Timing:
         return Timing(total_ms=(self._context.clock() - arrived) * 1000.0)

@@ -45,9 +45,13 @@ class Bulletin:
         self._job_listeners: set[str] = set()
         self._worker_states: dict[str, tuple[Any, ...]] = {}
 
-    def _publish(self, topic: str, cls: type[Event], fields: dict[str, Any], *, keep: bool) -> None:
-        number = self._numbers.get(topic, 0) + 1
-        self._numbers[topic] = number
+    def _publish(
+        self, topic: str, cls: type[Event], fields: dict[str, Any], *, keep: bool, counts_as: str = ""
+    ) -> None:
+        """`counts_as` is what the numbers belong to, where that is not the topic."""
+        counter = counts_as or topic
+        number = self._numbers.get(counter, 0) + 1
+        self._numbers[counter] = number
         event = cls(seq=number, time=self._wall(), epoch=self._epoch, **fields)
         if keep:
             self._latest[topic] = event
@@ -62,6 +66,14 @@ class Bulletin:
             self._greet(change.prefix)
         else:
             self._job_listeners.discard(change.prefix)
+            if not self._job_listeners:
+                # Nobody hears the ends by which their numbers would be forgotten.
+                self._numbers = {key: number for key, number in self._numbers.items() if not key.startswith(_JOB)}
+
+    @property
+    def hears_jobs(self) -> bool:
+        """Does anybody listen to commands' lives?"""
+        return bool(self._job_listeners)
 
     def _greet(self, prefix: str) -> None:
         """Tell the latest value of each state topic that matches to a new subscriber.
@@ -116,7 +128,7 @@ class Bulletin:
         progress = None
         if job.state is JobState.RUNNING:
             progress = JobProgress(step=job.step, steps=job.steps, eta_ms=job.eta_ms)
-        fields = {
+        fields: dict[str, Any] = {
             "request_id": job.wire_id,
             "action": job.action.name,
             "job_state": job.state,
@@ -126,9 +138,12 @@ class Bulletin:
             "success": success,
             "error": error,
         }
-        self._publish(topic, JobEvent, fields, keep=False)
+        if job.sender is not None:
+            fields["key"] = job.sender.name
+        counter = f"{_JOB}{job.request_id}"
+        self._publish(topic, JobEvent, fields, keep=False, counts_as=counter)
         if job.state is JobState.FINAL:
-            self._numbers.pop(topic, None)
+            self._numbers.pop(counter, None)
 
     def queue(self, figures: dict[str, Any]) -> None:
         self._publish("queue", QueueEvent, figures, keep=True)

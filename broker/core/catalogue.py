@@ -15,6 +15,8 @@ class Catalogue:
         self.ready = False
         self.heard_at = 0.0
         self.generation = 0
+        self.unanswered: set[str] = set()
+        """The request ids of its commands that are not final."""
 
     def take(self, header: CatalogEntries, bulletin: Bulletin) -> None:
         """Take in what the catalogue says of its models; each change is published."""

@@ -53,7 +53,7 @@ class Context:
         self.effects: list[Effect] = []
         self.bulletin = Bulletin(epoch, wall, self.emit)
         self.draining = False
-        self.quarantine = Quarantine()
+        self.quarantine = Quarantine(wall)
         self.quotas = Quotas(spec.quota, spec.quotas)
         self.coalescing = Coalescing()
         self.leaderless: list[Job] = []

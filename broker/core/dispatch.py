@@ -6,6 +6,7 @@ A device executes one command of its lane at a time; control commands go to its 
 from __future__ import annotations
 
 from broker.core.answers import Answers
+from broker.core.bounds import check_catalogue, check_control, check_device
 from broker.core.context import Context
 from broker.core.events import SendWorker, TellSupervisor
 from broker.core.finals import Accepted
@@ -76,10 +77,7 @@ class Dispatch:
             raise Fault(ErrorCode.DEVICE_UNAVAILABLE, f"device_id is '{device.device_id}': {device.lost_because}")
         if device.drained and not isinstance(job.command, c.UnloadModel):
             raise Fault(ErrorCode.DRAINING, f"device_id is '{device.device_id}': it was drained and takes no new work")
-        limits = self._context.limits
-        if len(device.queue) >= limits.queued_per_device:
-            text = f"{limits.queued_per_device} commands wait for {device.device_id}: it takes no more"
-            raise Fault(ErrorCode.QUEUE_FULL, text, retry_after_ms=device.room_ms(self._context.clock()))
+        check_device(device, self._context)
         self._enqueue(job, device)
         self._context.queue_changed = True
         if job.on_final is None:
@@ -103,7 +101,9 @@ class Dispatch:
         if device.worker is None or not device.ready:
             state = device.state(draining=self._context.draining).value
             raise Fault(ErrorCode.DEVICE_UNAVAILABLE, f"device_id is '{device.device_id}': it is {state}")
+        check_control(job, device, self._context)
         device.control[job.request_id] = job
+        self._context.jobs.wait(job)
         self._context.jobs.start(job)
         self._assign(job, device.worker)
 
@@ -132,6 +132,12 @@ class Dispatch:
         """The job whose turn it is. One whose deadline passed while nobody looked ends here, and is never begun."""
         now = self._context.clock()
         while (job := device.queue.pop(device.is_warm_for)) is not None:
+            try:
+                self._context.quarantine.check(job, now)
+            except Fault as fault:
+                self._context.fleet.give(job, device)
+                self._answers.fail(job, fault.info)
+                continue
             if job.deadline is None or now < job.deadline:
                 return job
             self._context.fleet.give(job, device)
@@ -156,7 +162,7 @@ class Dispatch:
             warnings=job.warnings,
             queue_ms=(now - job.arrived) * 1000.0,
             deadline_ms=None if job.deadline is None else (job.deadline - now) * 1000.0,
-            stream_progress=job.command.stream_progress and bool(job.waiters),
+            stream_progress=job.leads or (job.command.stream_progress and bool(job.waiters)),
             device_id=job.device_id,
             model=job.model,
         )
@@ -193,6 +199,9 @@ class Dispatch:
         if device is not None and device.running is job and not job.followers:
             self.stop_running(job, device, error.code, error.message)
             return CancelOutcome.CANCELLING
+        if job.action.lane is Lane.CATALOG and job.worker is not None:
+            header = CancelJob(request_id=job.request_id, attempt=job.attempt, code=error.code, reason=error.message)
+            context.emit(SendWorker(job.worker, header))
         if device is None or device.running is not job:
             self.withdraw(job)
         self._answers.fail(job, error)
@@ -236,11 +245,13 @@ class Dispatch:
     # the catalogue
 
     def to_catalog(self, job: Job) -> None:
-        """Hand a job to the catalogue, or keep it until there is one."""
+        """Hand a job to the catalogue, or keep it until there is one. Raises Fault QUEUE_FULL."""
         context = self._context
         worker = context.catalogue.worker
+        check_catalogue(job, context)
+        context.catalogue.unanswered.add(job.request_id)
+        context.jobs.wait(job)
         if worker is None:
-            context.jobs.wait(job)
             self._catalog_waiting.append(job)
             return
         context.jobs.start(job)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from broker.core.admin import check_allowed
 from broker.core.answers import Answers
+from broker.core.bounds import check_room
 from broker.core.context import Context
 from broker.core.desk import Desk
 from broker.core.dispatch import Dispatch
@@ -199,16 +200,7 @@ class Intake:
         if action.lane is Lane.DEVICE:
             context.quarantine.check(job, job.arrived)
         if action.stored and context.coalescing.leader_of(job) is None:
-            self._check_room(job)
-
-    def _check_room(self, job: Job) -> None:
-        jobs, limits = self._context.jobs, self._context.limits
-        if jobs.queued_by(job.client) >= limits.queued_per_client:
-            text = f"{limits.queued_per_client} commands of this client are queued: the broker takes no more of them"
-            raise Fault(ErrorCode.QUEUE_FULL, text, retry_after_ms=self._context.fleet.room_ms(job.arrived))
-        if jobs.queued_total >= limits.queued_total:
-            text = f"{limits.queued_total} commands are queued: the broker takes no more"
-            raise Fault(ErrorCode.QUEUE_FULL, text, retry_after_ms=self._context.fleet.room_ms(job.arrived))
+            check_room(job, context)
 
     def _undecidable(self, job: Job) -> None:
         self._context.jobs.wait(job)
@@ -289,7 +281,10 @@ class Intake:
 
         inner.on_final = registered
         job.parts = [inner]
-        self._dispatch.to_catalog(inner)
+        try:
+            self._dispatch.to_catalog(inner)
+        except Fault as fault:
+            self._answers.fail(inner, fault.info)
 
     def _to_device(self, job: Job, named: Device | None) -> None:
         command = job.command

@@ -20,10 +20,13 @@ from broker.core.quotas import Sender
 from protocol.actions import Action
 from protocol.codec import NO_LIMITS, Refused, decode_command, decode_reply, encode_reply
 from protocol.commands import Command, ModelCommand
-from protocol.enums import JobState
+from protocol.enums import JobState, Lane
 from protocol.errors import Fault
 from protocol.link import SCOPE_END, ModelRef, Spelling, wire_id
 from protocol.replies import Reply
+
+UNANSWERED = frozenset({Lane.CONTROL, Lane.CATALOG})
+"""Lanes whose commands are bounded until they are answered, since nothing holds them back from their workers."""
 
 
 class Waiter(Struct, frozen=True):
@@ -177,8 +180,8 @@ class Jobs:
             self._queued_total += 1
 
     def start(self, job: Job) -> None:
-        """A job waits no longer: a worker has it."""
-        if job.counted:
+        """A job waits no longer: a worker has it. In the control and catalog lanes it counts until it is answered."""
+        if job.counted and job.action.lane not in UNANSWERED:
             self._leave_queue(job)
         job.state = JobState.RUNNING
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import msgspec
 
-from broker.core.jobs import Job, digests, meaning
+from broker.core.jobs import Job, meaning
 from protocol.errors import ErrorCode, Fault
 
 MOST_RETRIES = 2
@@ -23,7 +25,8 @@ MOST_SUSPECTS = 1024
 class Quarantine:
     """Deaths by what a command means; the oldest suspicion is forgotten first."""
 
-    def __init__(self) -> None:
+    def __init__(self, wall: Callable[[], datetime]) -> None:
+        self._wall = wall
         self._deaths: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
 
     def blame(self, job: Job, now: float) -> int:
@@ -44,18 +47,19 @@ class Quarantine:
     def check(self, job: Job, now: float) -> None:
         """Raise WORKER_LOST for a command that ended its workers before."""
         if self._deaths and self._recent(_key(job), now) >= POISON_DEATHS:
-            raise poisonous(job)
+            raise self.refusal(job, now)
+
+    def refusal(self, job: Job, now: float) -> Fault:
+        """What is said of a command that ended its workers: how many, and until when it is refused."""
+        deaths, at = self._deaths.get(_key(job), (POISON_DEATHS, now))
+        minutes = int(QUARANTINE_SECONDS / 60)
+        text = f"{job.action.name} ended {deaths} workers: the same command is not run again for {minutes} minutes"
+        until = self._wall() + timedelta(seconds=QUARANTINE_SECONDS - (now - at))
+        return Fault(ErrorCode.WORKER_LOST, text, retryable=False, details={"deaths": deaths, "until": until})
 
     def _recent(self, key: bytes, now: float) -> int:
         deaths, at = self._deaths.get(key, (0, now))
         return deaths if now - at < QUARANTINE_SECONDS else 0
-
-
-def poisonous(job: Job) -> Fault:
-    """The refusal of a quarantined command."""
-    minutes = int(QUARANTINE_SECONDS / 60)
-    text = f"{job.action.name} ended {POISON_DEATHS} workers: the same command is not run again for {minutes} minutes"
-    return Fault(ErrorCode.WORKER_LOST, text, retryable=False, details={"deaths": POISON_DEATHS})
 
 
 def may_run_again(job: Job) -> bool:
@@ -65,4 +69,4 @@ def may_run_again(job: Job) -> bool:
 
 def _key(job: Job) -> bytes:
     plain = msgspec.structs.replace(meaning(job.command), timeout_seconds=None)
-    return hashlib.sha256(msgspec.msgpack.encode(plain) + b"".join(digests(job.body))).digest()
+    return hashlib.sha256(msgspec.msgpack.encode(plain) + b"".join(job.digests())).digest()

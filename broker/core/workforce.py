@@ -7,6 +7,8 @@ waits for the restart.
 
 from __future__ import annotations
 
+import contextlib
+
 from broker.core.adoption import Adoption
 from broker.core.answers import Answers
 from broker.core.context import Context
@@ -18,7 +20,7 @@ from broker.core.intake import Intake
 from broker.core.jobs import Job
 from broker.core.learning import learn, note_eviction
 from broker.core.renewal import proceed, renew
-from broker.core.retries import POISON_DEATHS, may_run_again, poisonous
+from broker.core.retries import POISON_DEATHS, may_run_again
 from broker.core.vitals import STARTING, Vitals
 from protocol.codec import decode_reply
 from protocol.enums import Lane, ReplyState, Tier
@@ -207,8 +209,16 @@ class Workforce:
             fault = Fault(ErrorCode.INTERNAL_ERROR, f"{job.action.name} ended without a reply")
             self._answers.fail(job, fault.info)
             return
-        error = None if update.success else _error_of(body[0], update)
+        error = None if update.success else self._error_of(body[0], update)
         self._answers.finish(job, body[0], body[1:], success=update.success, error=error)
+
+    def _error_of(self, body: bytes, update: JobUpdate) -> ErrorInfo:
+        """The error in a failed reply; it stands in the command's last event, and is read where somebody hears that."""
+        error = None
+        if self._context.bulletin.hears_jobs:
+            with contextlib.suppress(Fault):
+                error = decode_reply(body).error
+        return error or Fault(update.error_code or ErrorCode.INTERNAL_ERROR, "the worker's reply names no error").info
 
     def _record_usage(self, job: Job, device: Device, update: JobUpdate) -> None:
         catalogue = self._context.catalogue
@@ -343,7 +353,7 @@ class Workforce:
             return
         is_poison = died and context.quarantine.blame(job, context.clock()) >= POISON_DEATHS
         if is_poison:
-            self._answers.fail(job, poisonous(job).info)
+            self._answers.fail(job, context.quarantine.refusal(job, context.clock()).info)
         elif may_run_again(job) and not context.draining:
             job.worker, job.started, job.step, job.steps, job.eta_ms = None, None, None, None, None
             self._intake.replace(job)
@@ -377,12 +387,3 @@ def _work_of(device: Device) -> tuple[str, int, str] | None:
         return STARTING
     job = device.running
     return None if job is None else (job.request_id, job.attempt, job.action.name)
-
-
-def _error_of(body: bytes, update: JobUpdate) -> ErrorInfo:
-    """The error in a failed reply; it stands in the command's last event."""
-    try:
-        error = decode_reply(body).error
-    except Fault:
-        error = None
-    return error or Fault(update.error_code or ErrorCode.INTERNAL_ERROR, "the worker's reply names no error").info

@@ -14,7 +14,7 @@ TABLE = {
     "telemetry": "device_id memory memory_pressure utilization temperature_c power_w energy_j torch host missing",
     "worker": "device_id state generation pid restarts reason",
     "model": "device_id model_id tier from_tier bytes reason stage bytes_done bytes_total eta_ms",
-    "job": "request_id action job_state device_id model_id progress success error",
+    "job": "request_id action job_state device_id model_id progress success error key",
     "queue": "depth in_flight by_device by_priority oldest_ms",
     "catalog": "model_id change revision",
 }
