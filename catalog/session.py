@@ -36,6 +36,8 @@ log = Logger()
 STEP_SECONDS = 0.02
 DRAIN_SECONDS = 10.0
 MESSAGES_PER_TURN = 64
+PIECE = 500
+"""Models told of in one message: the broker takes it in within a millisecond or two."""
 
 
 class Job(Record, frozen=True, kw_only=True):
@@ -262,13 +264,17 @@ class Session:
 
     def _tell_all(self) -> None:
         self._catalogue.take_changed()
-        self._send(link.CatalogEntries(entries=self._catalogue.refs(), complete=True, change="scanned"))
+        refs = self._catalogue.refs()
+        for start in range(0, max(len(refs), 1), PIECE):
+            piece, more = refs[start : start + PIECE], start + PIECE < len(refs)
+            self._send(link.CatalogEntries(entries=piece, complete=True, more=more, change="scanned"))
         self._send(link.Report(ready=True))
 
     def _tell_changes(self, change: str) -> None:
         changed = self._catalogue.take_changed()
         if changed:
-            self._send(link.CatalogEntries(entries=changed, change=change))
+            for start in range(0, len(changed), PIECE):
+                self._send(link.CatalogEntries(entries=changed[start : start + PIECE], change=change))
 
     def _reply(self, job: Job, reply: r.Reply) -> None:
         self._tell_changes(CHANGES.get(job.assign.action, "changed"))

@@ -172,11 +172,15 @@ class JobUpdate(Message, frozen=True, kw_only=True, tag="job"):
 
 
 class CatalogEntries(Message, frozen=True, kw_only=True, tag="catalog"):
-    """Models that the catalogue added or changed, and ids that it dropped; `complete` replaces all that was known."""
+    """Models that the catalogue added or changed, and ids that it dropped; `complete` replaces all that was known.
+
+    A complete list comes in pieces, so that nobody waits while it is taken in: all but the last have `more`.
+    """
 
     entries: list[ModelRef]
     removed: list[str] = []
     complete: bool = False
+    more: bool = False
     change: str = ""
 
 

@@ -213,7 +213,7 @@ def _model(command: c.Plan, context: Context) -> ModelRef:
             text = f"model_path is '{path[:200]}': the catalogue has no such model, and a plan registers none"
             raise Fault(ErrorCode.MODEL_NOT_FOUND, text, recovery=recovery)
     if known is None:
-        raise unknown_model(command.model_id, models)
+        raise unknown_model(command.model_id, context.catalogue.nearest(command.model_id))
     if path and known.path != normpath(path):
         raise invalid("model_path", path, f"the path of {known.model_id}")
     if known.status is ModelStatus.Missing and not context.fleet.holders(known.model_id):

@@ -305,6 +305,6 @@ class Intake:
     def _check_model(self, job: Job, model_id: str) -> None:
         model = job.model
         if model is None:
-            raise unknown_model(model_id, self._context.catalogue.models)
+            raise unknown_model(model_id, self._context.catalogue.nearest(model_id))
         if model.status is ModelStatus.Missing and not self._context.fleet.holders(model_id):
             raise Fault(ErrorCode.MODEL_NOT_FOUND, f"model_id is '{model_id}': its file is missing")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
 from itertools import islice
 
 from broker.core.decision import Exclusion, Score
@@ -25,9 +23,8 @@ def unavailable(model: ModelRef, *, profile: bool) -> Fault:
     return Fault(ErrorCode.DEVICE_UNAVAILABLE, text, recovery=recovery)
 
 
-def unknown_model(model_id: str, models: Mapping[str, ModelRef]) -> Fault:
+def unknown_model(model_id: str, near: list[str]) -> Fault:
     """The catalogue has no such id; the nearest are named."""
-    near = difflib.get_close_matches(model_id, list(models)[:10_000], n=3)
     text = f"model_id is '{model_id[:128]}': the catalogue has no such model"
     recovery = [Recovery(action="list_models", description="list the models", parameters={})]
     return Fault(ErrorCode.MODEL_NOT_FOUND, text, details={"nearest": near}, recovery=recovery)

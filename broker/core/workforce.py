@@ -257,7 +257,7 @@ class Workforce:
     def _entries(self, header: CatalogEntries) -> None:
         catalogue = self._context.catalogue
         catalogue.take(header, self._context.bulletin)
-        if header.complete and not catalogue.ready:
+        if header.complete and not header.more and not catalogue.ready:
             catalogue.ready = True
             self._intake.decide_waiting()
 

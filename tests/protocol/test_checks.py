@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from protocol.actions import ACTIONS
 from protocol.checks import check_attachments, optimization_target, valid_request_id
 from protocol.codec import Decoded, Refused, decode_command
 from protocol.commands import Attachment, OptimizeModel
@@ -255,3 +256,20 @@ def test_limits_of_the_configuration_are_the_ones_in_force() -> None:
 def test_a_request_id_is_held_to_its_alphabet() -> None:
     assert valid_request_id("0190-ab:/~!", Limits())
     assert not valid_request_id("a\tb", Limits())
+
+
+@pytest.mark.parametrize("action", [a.name for a in ACTIONS.values() if "model_id" in a.command.__struct_fields__])
+@pytest.mark.parametrize("model_id", ["a b", "../x", "ü", "-x", "x" * 129, "x" * 500_000])
+def test_a_model_id_that_breaks_the_rules_is_invalid_in_every_command(action: str, model_id: str) -> None:
+    payload = msgspec.json.encode({"action": action, "model_id": model_id, "request_id": "r"})
+    with pytest.raises(Refused) as refused:
+        decode_command(payload)
+    assert refused.value.fault.code is ErrorCode.INVALID_ARGUMENT
+    assert refused.value.fault.message.startswith("model_id is") and len(refused.value.fault.message) < 1000
+
+
+def test_an_oversize_payload_is_answered_in_its_own_encoding() -> None:
+    for pack, encoding in ((msgspec.json.encode, Encoding.JSON), (msgspec.msgpack.encode, Encoding.MSGPACK)):
+        with pytest.raises(Refused) as refused:
+            decode_command(pack({"action": "ping", "padding": "x" * 2_000_000}))
+        assert refused.value.encoding is encoding

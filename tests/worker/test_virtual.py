@@ -329,3 +329,15 @@ def test_a_picture_that_cannot_be_written_after_all_is_attached(
     assert outcome.reply.images[0].path is None
     assert [attachment.name for attachment in outcome.reply.attachments] == ["image-0"]
     assert any("image-0 is attached instead" in warning for warning in outcome.reply.warnings)
+
+
+def test_a_virtual_run_has_the_phases_of_a_real_one(virtual: Bench) -> None:
+    reply = virtual.reply(GenerateReply, c.Generate(model_id=ONE, prompt="x", steps=1), ONE)
+    timing = reply.timing
+    assert all(
+        isinstance(ms, float) for ms in (timing.encode_ms, timing.denoise_ms, timing.decode_ms, timing.per_step_ms)
+    )
+
+
+def test_limits_are_the_brokers_to_hold_not_the_workers(virtual: Bench) -> None:
+    assert virtual.reply(GenerateReply, c.Generate(model_id=ONE, prompt="x" * 20_000, steps=1), ONE).steps_done == 1

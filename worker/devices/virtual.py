@@ -124,20 +124,25 @@ class VirtualModel(BuiltModel):
         pass
 
     def draw(self, order: DrawOrder, job: Job) -> Drawing:
+        entered = time.monotonic()
         steps = order.steps or DEFAULT_STEPS
         step_seconds = self._profile.step_ms / 1000
         began = time.monotonic()
         for done in range(1, steps + 1):
             job.wait(step_seconds)
             job.step(done, steps, (steps - done) * self._profile.step_ms)
+        denoised = time.monotonic()
         width, height = min(order.width or MAX_SIDE, MAX_SIDE), min(order.height or MAX_SIDE, MAX_SIDE)
         warnings = []
         if (order.width or 0) > MAX_SIDE or (order.height or 0) > MAX_SIDE:
             warnings.append(f"a virtual device draws at most {MAX_SIDE} x {MAX_SIDE} pixels")
+        images = [_raster(seed, width, height) for seed in order.seeds]
         return Drawing(
-            images=[_raster(seed, width, height) for seed in order.seeds],
+            images=images,
             steps_done=steps,
-            denoise_ms=(time.monotonic() - began) * 1000,
+            encode_ms=(began - entered) * 1000,
+            denoise_ms=(denoised - began) * 1000,
+            decode_ms=(time.monotonic() - denoised) * 1000,
             peak_bytes=self._profile.peak_bytes,
             warnings=warnings,
         )
