@@ -69,6 +69,7 @@ def main() -> int:
         epoch=epoch,
     )
     os.write(1, line(ready))
+    os.set_blocking(1, False)
     _spare_the_collector()
     Loop(core, sockets, journal, notebook, lines_in=0, lines_out=1).run()
     sockets.close()

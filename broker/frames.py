@@ -44,3 +44,18 @@ def send(socket: zmq.Socket[bytes], frames: Sequence[bytes]) -> None:
     for index in range(last):
         _send(socket, frames[index], _MORE)
     _send(socket, frames[last], _DONTWAIT)
+
+
+def send_tracked(socket: zmq.Socket[bytes], frames: Sequence[bytes]) -> zmq.MessageTracker:
+    """As `send`, without a copy of the largest frame; the tracker is done once libzmq is done with that one."""
+    largest = max(range(1, len(frames)), key=lambda index: len(frames[index]))
+    last = len(frames) - 1
+    tracker: zmq.MessageTracker | None = None
+    for index, frame in enumerate(frames):
+        flags = _DONTWAIT if index == last else _MORE
+        if index == largest:
+            tracker = socket.send(frame, flags, copy=False, track=True)
+        else:
+            _send(socket, frame, flags)
+    assert tracker is not None
+    return tracker

@@ -5,6 +5,7 @@ Nothing is decided here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -30,10 +31,10 @@ from broker.core.events import (
     WorkerUnreachable,
 )
 from broker.descriptors import Descriptors
-from broker.frames import receive, send
+from broker.frames import receive
 from broker.journal import Journal
 from broker.notebook import Notebook
-from broker.outbox import Outbox
+from broker.outbox import Bounds, Outbox
 from broker.sockets import Sockets
 from protocol import link, supervision
 from protocol.supervision import Door
@@ -52,6 +53,8 @@ To be woken costs more than all that a command does here; work that trickles in 
 """
 
 MAX_TURN_SECONDS = 0.5
+WORKER_BOUNDS = Bounds(peer_bytes=512 << 20, total_bytes=4 << 30)
+"""What may wait for workers: their lanes are bounded, so that more is a worker that does not read."""
 
 _log = Logger()
 
@@ -78,7 +81,11 @@ class Loop:
         self._partial = b""
         self._doors = sockets.doors_of(Door.COMMANDS)
         self._link_doors = sockets.doors_of(Door.WORKERS)
-        self._outbox = Outbox(sockets.commands, self._doors)
+        self._outbox = Outbox(sockets.commands, self._doors, gone=_nobody, full=_unread)
+        self._to_workers = Outbox(
+            sockets.link, gone=self._lost, full=lambda worker, _: self._lost(worker), bounds=WORKER_BOUNDS
+        )
+        self._unsaid = b""
         self._descriptors = Descriptors(sockets)
         self._effects: list[Effect] = []
         self._busy = False
@@ -106,7 +113,7 @@ class Loop:
                 self._guarded(self._read_subscriptions)
             if self._lines_in in ready:
                 self._read_lines()
-            self._outbox.retry()
+            self._guarded(self._retry)
             self._descriptors.look(time.monotonic())
             due = self._core.next_at()
             if due is not None and due <= time.monotonic():
@@ -117,7 +124,8 @@ class Loop:
         if time.monotonic() < self._awake_until:
             return 0
         due = self._core.next_at()
-        waits = [MAX_TURN_SECONDS, self._outbox.retry_seconds or MAX_TURN_SECONDS]
+        waits = [box.retry_seconds or MAX_TURN_SECONDS for box in (self._outbox, self._to_workers)]
+        waits.append(MAX_TURN_SECONDS)
         waits.append(self._descriptors.patience_seconds or MAX_TURN_SECONDS)
         if due is not None:
             waits.append(due - time.monotonic())
@@ -215,11 +223,11 @@ class Loop:
             case SendClient():
                 self._outbox.send(effect.client, effect.frames)
             case SendWorker():
-                self._to_worker(effect)
+                self._to_workers.send(effect.worker, (link.encode(effect.header), *effect.body))
             case Publish():
                 self._sockets.publisher.publish(effect)
             case TellSupervisor():
-                os.write(self._lines_out, supervision.line(effect.line))
+                self._say(supervision.line(effect.line))
             case Log():
                 _log.log(effect.level, effect.event, **effect.fields)
             case Remember():
@@ -227,11 +235,27 @@ class Loop:
             case Exit():
                 self._running = False
 
-    def _to_worker(self, effect: SendWorker) -> None:
-        frames = (effect.worker, link.encode(effect.header), *effect.body)
-        try:
-            send(self._sockets.link, frames)
-        except zmq.ZMQError as error:
-            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-                raise
-            self._handle(WorkerUnreachable(effect.worker))
+    def _retry(self) -> None:
+        self._outbox.retry()
+        self._to_workers.retry()
+        self._say(b"")
+
+    def _lost(self, worker: bytes) -> None:
+        """A message to a worker found no way to it, or more waits for it than a living one leaves unread."""
+        self._handle(WorkerUnreachable(worker))
+
+    def _say(self, line: bytes) -> None:
+        """A line to the supervisor; one that is stopped itself reads it later."""
+        self._unsaid += line
+        if self._unsaid:
+            with contextlib.suppress(BlockingIOError):
+                self._unsaid = self._unsaid[os.write(self._lines_out, self._unsaid) :]
+
+
+def _nobody(client: bytes) -> None:
+    _log.info("a reply has nobody to go to", client=client.hex())
+
+
+def _unread(client: bytes, size: int) -> None:
+    """Stored replies can still be fetched by request id."""
+    _log.warning("a client does not read: a reply is dropped", client=client.hex(), bytes=size)

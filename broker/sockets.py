@@ -13,6 +13,9 @@ from protocol import supervision
 from protocol.supervision import Door
 
 HIGH_WATER_MARK = 10_000
+MOST_UNSENT = 2000
+"""Small replies that libzmq holds for one client; large ones are counted in bytes (`broker.outbox`)."""
+
 KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 60, zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 6}
 """A host that was switched off is noticed within two minutes."""
 
@@ -47,7 +50,7 @@ class Sockets:
         socket = self.context.socket(zmq.ROUTER)
         socket.setsockopt(zmq.LINGER, 1000)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
+        socket.setsockopt(zmq.SNDHWM, MOST_UNSENT if door is Door.COMMANDS else HIGH_WATER_MARK)
         socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
         socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
         for option, value in KEEPALIVE.items():

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
-from broker import outbox
-from broker.outbox import Outbox
+from broker.outbox import Bounds, Outbox
 
 Socket = zmq.Socket[bytes]
 BLOCK = b"x" * (1 << 20)
@@ -22,8 +21,13 @@ class Stand:
         self.router.setsockopt(zmq.SNDHWM, 2)
         self.router.setsockopt(zmq.SNDBUF, 1 << 16)
         self.router.bind("tcp://127.0.0.1:*")
-        self.outbox = Outbox(self.router)
+        self.gone: list[bytes] = []
+        self.full: list[int] = []
+        self.outbox = self.new_outbox(Bounds())
         self.clients: list[Socket] = []
+
+    def new_outbox(self, bounds: Bounds) -> Outbox:
+        return Outbox(self.router, gone=self.gone.append, full=lambda _, size: self.full.append(size), bounds=bounds)
 
     def client(self, name: bytes) -> Socket:
         socket = self.context.socket(zmq.DEALER)
@@ -72,8 +76,8 @@ def test_what_waits_for_a_slow_reader_comes_in_order(stand: Stand) -> None:
     assert stand.outbox.retry_seconds is None
 
 
-def test_beyond_the_bound_replies_are_dropped(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "MAX_BYTES", 4 * len(BLOCK))
+def test_beyond_the_bound_replies_are_dropped(stand: Stand) -> None:
+    stand.outbox = stand.new_outbox(Bounds(peer_bytes=4 * len(BLOCK)))
     slow = stand.client(b"slow")
     for number in range(200):
         stand.outbox.send(b"slow", (str(number).encode(), BLOCK))
@@ -83,11 +87,34 @@ def test_beyond_the_bound_replies_are_dropped(stand: Stand, monkeypatch: pytest.
             got.append(int(slow.recv_multipart()[0]))
         stand.outbox.retry()
     assert got == sorted(got)
-    assert 4 <= len(got) < 200
+    assert 3 <= len(got) < 200
+    assert len(got) + len(stand.full) == 200
+
+
+def test_what_libzmq_holds_for_one_who_does_not_read_counts_in_bytes(stand: Stand) -> None:
+    stand.router.setsockopt(zmq.SNDHWM, 10_000)
+    stand.outbox = stand.new_outbox(Bounds(peer_bytes=8 * len(BLOCK)))
+    stand.client(b"deaf")
+    for _ in range(100):
+        stand.outbox.send(b"deaf", (BLOCK,))
+    assert stand.outbox._bytes[b"deaf"] <= 17 * len(BLOCK)
+    assert len(stand.full) >= 70
+
+
+def test_there_is_a_bound_for_all_together(stand: Stand) -> None:
+    stand.outbox = stand.new_outbox(Bounds(total_bytes=6 * len(BLOCK)))
+    names = (b"a", b"b", b"c", b"d")
+    for name in names:
+        stand.client(name)
+    for _ in range(20):
+        for name in names:
+            stand.outbox.send(name, (BLOCK,))
+    assert stand.full and stand.outbox._total <= 40 * len(BLOCK)
 
 
 def test_a_client_that_is_gone_leaves_nothing_behind(stand: Stand) -> None:
     stand.outbox.send(b"nobody", (b"pong",))
+    assert stand.gone == [b"nobody"]
     assert stand.outbox.retry_seconds is None
     gone = stand.client(b"gone")
     for _ in range(40):
