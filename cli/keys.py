@@ -63,6 +63,8 @@ def list_keys(config: Config = None, as_json: AsJson = False) -> None:
     """List the keys that are admitted, and the broker's own."""
     with _folder(config) as folder:
         keys = [_shown(key, folder) for key in folder.admitted()]
+        for problem in folder.problems():
+            sys.stderr.write(f"warning: {problem}\n")
         _print([*keys, _server(folder)] if keys else [], as_json)
 
 

@@ -68,14 +68,30 @@ class KeyFolder:
         self.path = path
 
     def admitted(self) -> list[PublicKey]:
-        """The allow-list, by name. A key that stands in it twice is refused: its role would be chance."""
-        keys = [self._public(path) for path in sorted(self.path.glob("*.pub"))]
-        names: dict[str, str] = {}
-        for key in keys:
-            other = names.setdefault(key.public, key.name)
-            if other != key.name:
-                raise ConfigError(f"{self.path}: {other} and {key.name} are the same key")
-        return keys
+        """The allow-list, by name, without the entries that `problems` names: those admit nobody."""
+        return self._read()[0]
+
+    def problems(self) -> list[str]:
+        """What is wrong with entries of the allow-list: a text for each that cannot be read, and for each key that
+        stands in it twice, since its role would be chance."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[list[PublicKey], list[str]]:
+        by_public: dict[str, list[PublicKey]] = {}
+        problems = []
+        for path in sorted(self.path.glob("*.pub")):
+            try:
+                key = self._public(path)
+            except ConfigError as error:
+                problems.append(str(error))
+                continue
+            by_public.setdefault(key.public, []).append(key)
+        for keys in by_public.values():
+            if len(keys) > 1:
+                names = " and ".join(key.name for key in keys)
+                problems.append(f"{self.path}: {names} are the same key")
+        alone = [keys[0] for keys in by_public.values() if len(keys) == 1]
+        return sorted(alone, key=lambda key: key.name), problems
 
     def server(self) -> KeyFile:
         """The broker's own pair."""
@@ -109,8 +125,9 @@ class KeyFolder:
         return key
 
     def remove(self, name: str) -> None:
-        """Admit a key no more."""
-        self.find(name)
+        """Admit a key no more, be its entry readable or not."""
+        if not (self.path / f"{checked(name)}.pub").exists():
+            self.find(name)
         for path in (self.path / f"{name}.pub", self._file(name)):
             path.unlink(missing_ok=True)
 

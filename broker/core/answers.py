@@ -84,6 +84,7 @@ class Answers:
         context.timers.cancel(job.timer)
         context.jobs.finish(job)
         context.catalogue.unanswered.discard(job.request_id)
+        context.undecided.pop(job.request_id, None)
         if job.sender is not None and job.action.stored:
             context.quotas.end(job.sender, context.clock())
         if job.on_final is not None:

@@ -57,6 +57,8 @@ class Context:
         self.quotas = Quotas(spec.quota, spec.quotas)
         self.coalescing = Coalescing()
         self.leaderless: list[Job] = []
+        self.undecided: dict[str, Job] = {}
+        """What waits for the catalogue or for surviving workers, by request id."""
         self.survivors = set(spec.survivors)
         self.queue_changed = False
         self.devices_changed = True

@@ -41,7 +41,6 @@ class Intake:
         self._answers = answers
         self._dispatch = dispatch
         self._desk = desk
-        self._undecided: list[Job] = []
 
     def receive(self, message: ClientMessage, arrived: float) -> None:
         """One message of a client."""
@@ -86,8 +85,8 @@ class Intake:
 
     def decide_waiting(self) -> None:
         """The catalogue and the surviving workers are known now: place what waited for them, by priority."""
-        waiting, self._undecided = self._undecided, []
-        for job in sorted(waiting, key=lambda job: BY_PRIORITY.index(job.command.priority)):
+        waiting, self._context.undecided = self._context.undecided, {}
+        for job in sorted(waiting.values(), key=lambda job: BY_PRIORITY.index(job.command.priority)):
             if job.worker is None:
                 self.replace(job)
 
@@ -204,7 +203,7 @@ class Intake:
 
     def _undecidable(self, job: Job) -> None:
         self._context.jobs.wait(job)
-        self._undecided.append(job)
+        self._context.undecided[job.request_id] = job
 
     def _route(self, job: Job) -> None:
         """Send a job to its lane, or let it wait for the catalogue. Raises Fault."""

@@ -151,6 +151,14 @@ def test_a_complete_list_that_comes_in_pieces_replaces_what_was_known_with_its_l
     assert list(room.core.context.catalogue.models) == ["b"]
 
 
+def test_a_command_that_ends_while_it_waits_for_the_catalogue_is_forgotten() -> None:
+    room = Room(models=None)
+    room.send("load_model", request_id="w", model_id="m")
+    assert list(room.core.context.undecided) == ["w"]
+    room.send("cancel", target_request_id="w")
+    assert not room.core.context.undecided
+
+
 def test_topics_of_listeners_that_are_gone_are_forgotten() -> None:
     room = Room()
     room.handle(Subscribed("job."))

@@ -200,3 +200,18 @@ def test_the_successor_of_a_client_that_hangs_is_served_under_the_same_routing_i
         assert first.ask({"action": "ping"})["success"]
         second = one.connect(identity=b"host-1")
         assert second.ask({"action": "ping"})["success"]
+
+
+def test_a_supervisor_that_was_paused_holds_its_own_silence_against_nobody(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("silence_ms = 1000\n")  # of the broker 5 s count at least
+    with service(tmp_path, config=str(config)) as one:
+        client = one.ready()
+        before = one.endpoints()
+        client.send({**DRAW, "steps": 400})
+        one.process.send_signal(signal.SIGSTOP)
+        time.sleep(6.5)
+        one.process.send_signal(signal.SIGCONT)
+        assert client.receive()[0]["state"] == "completed"
+        assert one.endpoints() == before
+        assert "the broker is ended" not in (tmp_path / "log").read_text()
