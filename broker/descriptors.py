@@ -6,6 +6,7 @@ the limit the endpoints of clients stop listening: who comes then waits in the b
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 from pathlib import Path
@@ -20,7 +21,11 @@ KEPT_BACK = 64
 """For workers, the journal, and connections that are made while nobody looks."""
 
 KEPT_SHARE = 0.1
+SPARES = 32
+"""Held open for nothing, and given up where connections came faster than anybody looked: workers find them free."""
+
 LOOK_SECONDS = 0.05
+CALM_SECONDS = 0.1
 AGAIN_SHARE = 0.9
 """Of the bound, below which the endpoints listen again."""
 
@@ -55,6 +60,8 @@ class Descriptors:
         self._listeners = listeners
         self._looked_at = float("-inf")
         self._listening = True
+        self._spares: list[int] = []
+        self._hold_spares(min(SPARES, limit // 8))
 
     def look(self, now: float) -> None:
         """At most every 50 ms, in seconds of any clock."""
@@ -64,17 +71,26 @@ class Descriptors:
         if self._listening and _at_least(self.bound):
             self._listening = False
             self._listeners.listen(False)
+            while self._spares:
+                os.close(self._spares.pop())
             text = "too many connections: new ones wait until others end"
             _log.error(text, open_files=count(), bound=self.bound)
         elif not self._listening and count() < self.bound * AGAIN_SHARE:
             self._listening = True
+            self._hold_spares(self._wanted)
             self._listeners.listen(True)
             _log.warning("new connections are taken again", open_files=count(), bound=self.bound)
 
     @property
-    def patience_seconds(self) -> float | None:
-        """How soon to look again; None where the loop's own turns will do."""
-        return None if self._listening and not _at_least(self.bound // 2) else LOOK_SECONDS
+    def patience_seconds(self) -> float:
+        """How soon to look again: nothing else tells of connections that say nothing."""
+        return LOOK_SECONDS if not self._listening else CALM_SECONDS
+
+    def _hold_spares(self, number: int) -> None:
+        self._wanted = number
+        with contextlib.suppress(OSError):
+            while len(self._spares) < number:
+                self._spares.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def count() -> int:

@@ -126,7 +126,7 @@ class Loop:
         due = self._core.next_at()
         waits = [box.retry_seconds or MAX_TURN_SECONDS for box in (self._outbox, self._to_workers)]
         waits.append(MAX_TURN_SECONDS)
-        waits.append(self._descriptors.patience_seconds or MAX_TURN_SECONDS)
+        waits.append(self._descriptors.patience_seconds)
         if due is not None:
             waits.append(due - time.monotonic())
         return max(0, int(min(waits) * 1000) + 1) if min(waits) > 0 else 0
