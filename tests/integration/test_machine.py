@@ -208,9 +208,9 @@ def test_a_supervisor_that_was_paused_holds_its_own_silence_against_nobody(tmp_p
     with service(tmp_path, config=str(config)) as one:
         client = one.ready()
         before = one.endpoints()
-        client.send({**DRAW, "steps": 400})
+        client.send({**DRAW, "steps": 300})
         one.process.send_signal(signal.SIGSTOP)
-        time.sleep(6.5)
+        time.sleep(5.7)
         one.process.send_signal(signal.SIGCONT)
         assert client.receive()[0]["state"] == "completed"
         assert one.endpoints() == before

@@ -24,8 +24,8 @@ from protocol.link import Register
 from tests.simulation.runs import STORMY, run, simulate
 from tests.simulation.world import SimulatedJournal
 
-SEEDS = 240
-MUTANT_SEEDS = 60
+SEEDS = 120
+MUTANT_SEEDS = 40
 
 
 @pytest.mark.timeout(300)

@@ -72,7 +72,7 @@ def test_every_picture_is_its_models_first(models: tuple[Path, int], count: int,
     bench = bench_for(models, vram, ram)
     size = models[1]
     first: dict[str, bytes] = {}
-    for _ in range(24):
+    for _ in range(10):
         name = chance.choice(NAMES[:count])
         act = chance.choice(("draw", "draw", "load", "unload", "clear", "pin", "unpin", "force"))
         if act == "draw":
