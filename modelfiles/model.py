@@ -102,6 +102,16 @@ def inspect(path: str | Path, roots: Roots, field: str = "model_path") -> ModelF
     MODEL_CORRUPTED.
     """
     resolved = roots.existing(str(path), field)
+    try:
+        return _understood(resolved, roots)
+    except Fault as fault:
+        # Whoever is refused is told by the same rules: which of their fields, and which file.
+        details = {"field": field, "file": shown(resolved.name), **fault.info.details}
+        raise Fault.of(msgspec.structs.replace(fault.info, details=details)) from None
+
+
+def _understood(resolved: Path, roots: Roots) -> ModelFile:
+    """As `inspect`, with one error for whatever a file makes of its reader."""
     name = shown(resolved.name)
     try:
         if not is_text(str(resolved)):

@@ -64,3 +64,15 @@ def test_profile_that_does_not_add_up_is_corrupted(tmp_path: Path, changes: dict
     with pytest.raises(Fault) as caught:
         inspect(json_file(tmp_path / "v.vmodel.json", {**PROFILE, **changes}), Roots([tmp_path]))
     assert caught.value.code is ErrorCode.MODEL_CORRUPTED
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "weights.ckpt", "cut.safetensors", "empty", "bad.vmodel.json"])
+def test_every_refusal_names_the_field_and_the_file(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.mkdir() if "." not in name else path.write_bytes(b"\x10")
+    with pytest.raises(Fault) as refused:
+        inspect(path, Roots([tmp_path]))
+    info = refused.value.info
+    assert (info.details["field"], info.details["file"]) == ("model_path", name)
+    assert name in info.message and str(tmp_path) not in info.message
+    assert isinstance(info.retryable, bool) and isinstance(info.recovery, list)
