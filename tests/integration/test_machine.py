@@ -215,3 +215,17 @@ def test_a_supervisor_that_was_paused_holds_its_own_silence_against_nobody(tmp_p
         assert client.receive()[0]["state"] == "completed"
         assert one.endpoints() == before
         assert "the broker is ended" not in (tmp_path / "log").read_text()
+
+
+def test_a_flood_of_the_control_lane_is_refused_beyond_its_bound_and_ends_no_worker_that_draws(tmp_path: Path) -> None:
+    with service(tmp_path) as one:
+        client, flood = one.ready(), one.connect()
+        assert client.ask({"action": "load_model", "model_id": "m"})["success"]
+        client.send({**DRAW, "steps": 100})
+        for number in range(20_000):
+            flood.send({"action": "pin_model", "model_id": "m", "request_id": f"p{number}"})
+        answers = [flood.receive()[0] for _ in range(20_000)]
+        codes = {reply["error"]["code"] for reply in answers if reply["error"]}
+        assert codes <= {"QUEUE_FULL"} and any(reply["success"] for reply in answers)
+        assert client.receive()[0]["state"] == "completed"
+        assert client.ask({"action": "list_devices"})["devices"][0]["generation"] == 1
