@@ -245,12 +245,12 @@ class World:
 
     def _to_worker(self, effect: SendWorker) -> None:
         header = effect.header
-        if isinstance(header, Assign):
-            self.ledger.assigned(header.request_id, self.epoch, header.attempt, self.now)
         process = self.supervisor.by_id.get(effect.worker.decode())
         message = (header, effect.body) if isinstance(header, Assign) else header
         if process is None or not process.alive or not process.inbound.send(message):
             self.handle(WorkerUnreachable(effect.worker))
+        elif isinstance(header, Assign):
+            self.ledger.assigned(header.request_id, self.epoch, header.attempt, self.now)
 
     # what arrives
 
