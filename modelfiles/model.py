@@ -60,8 +60,6 @@ class Part(Record, frozen=True, kw_only=True):
     size_bytes: int = 0
     tensor_bytes: int = 0
     files: list[str] = []
-    index: str = ""
-    variant: str = ""
     config: str = ""
     library: str = ""
     class_name: str = ""
@@ -263,8 +261,6 @@ def _folder_part(part: folders.FolderPart) -> Part:
         size_bytes=weights.file_bytes if weights else 0,
         tensor_bytes=weights.tensor_bytes if weights else 0,
         files=weights.files if weights else [],
-        index=weights.index if weights else "",
-        variant=weights.variant if weights else "",
         config=part.config,
         library=part.library,
         class_name=part.class_name,

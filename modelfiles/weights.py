@@ -30,7 +30,7 @@ SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
 
 
 class Weights(Record, frozen=True, kw_only=True):
-    """The files (absolute) of one part; `index` is the shard index, "" for a single file; bytes are tensor data.
+    """The files (absolute) of one part; bytes are tensor data.
 
     `reads` are they all under the names that a library looks for: without a variant, and never both an index and a
     single file, since libraries differ in which of them they prefer.
@@ -38,8 +38,6 @@ class Weights(Record, frozen=True, kw_only=True):
 
     files: list[str]
     reads: dict[str, str]
-    index: str = ""
-    variant: str = ""
     file_bytes: int
     tensor_bytes: int
     dtype_bytes: dict[str, int]
@@ -57,16 +55,16 @@ def find_weights(folder: Path, stem: str, name: str, roots: Roots) -> Weights:
         index = folder / f"{stem}.safetensors.index{dotted}.json"
         if single.exists():
             header = read_header(roots.inside(single))
-            return _weights([header], {f"{stem}.safetensors": header.fingerprint.path}, variant)
+            return _weights([header], {f"{stem}.safetensors": header.fingerprint.path})
         if index.exists():
-            return _sharded(folder, stem, roots.inside(index), variant, roots)
+            return _sharded(folder, stem, roots.inside(index), roots)
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICKLES)
     if pickles:
         raise unsafe(f"{name} has its weights only as a pickle, {pickles[0][:80]}: convert it to safetensors")
     raise corrupted(f"{name} has no weights: {stem}.safetensors is missing", missing=f"{name}/{stem}.safetensors")
 
 
-def _sharded(folder: Path, stem: str, index: Path, variant: str, roots: Roots) -> Weights:
+def _sharded(folder: Path, stem: str, index: Path, roots: Roots) -> Weights:
     weight_map = read_object(index, INDEX_LIMIT_BYTES).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise corrupted(f"{index.name} has no weight_map")
@@ -86,10 +84,10 @@ def _sharded(folder: Path, stem: str, index: Path, variant: str, roots: Roots) -
         headers.append(header)
     reads = {name: header.fingerprint.path for name, header in zip(sorted(expected), headers, strict=True)}
     fingerprint = Fingerprint.of(index)
-    return _weights(headers, {f"{stem}.safetensors.index.json": str(index), **reads}, variant, fingerprint)
+    return _weights(headers, {f"{stem}.safetensors.index.json": str(index), **reads}, fingerprint)
 
 
-def _weights(headers: list[Header], reads: dict[str, str], variant: str, index: Fingerprint | None = None) -> Weights:
+def _weights(headers: list[Header], reads: dict[str, str], index: Fingerprint | None = None) -> Weights:
     dtypes: dict[str, int] = {}
     for header in headers:
         for dtype, size in header.dtype_bytes().items():
@@ -97,8 +95,6 @@ def _weights(headers: list[Header], reads: dict[str, str], variant: str, index: 
     return Weights(
         files=[header.fingerprint.path for header in headers],
         reads=reads,
-        index=index.path if index else "",
-        variant=variant,
         file_bytes=sum(header.fingerprint.size for header in headers),
         tensor_bytes=sum(header.data_bytes for header in headers),
         dtype_bytes=dtypes,

@@ -13,9 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
-from modelfiles.contents import Content
 from modelfiles.model import ModelFile
 from protocol.enums import LoadPriority, ModelStatus, Tier
 from protocol.errors import ErrorCode, Fault, Recovery
@@ -75,25 +73,6 @@ class Resident:
 
     def touch(self, now: float) -> None:
         self.used_at, self.last_used = now, datetime.now(UTC)
-
-    def changed_file(self) -> str:
-        """The name of a file whose content is another than what was loaded; "" where none is.
-
-        A model whose files are gone goes on as it is.
-        """
-        if not Path(self.file.path).exists():
-            return ""
-        looked: list[Content] = []
-        for content in self.built.contents:
-            try:
-                now = content.now()
-            except (OSError, Fault):
-                return Path(content.fingerprint.path).name
-            if now.digest != content.digest:
-                return Path(content.fingerprint.path).name
-            looked.append(now)
-        self.built.contents = looked
-        return ""
 
     def note_run(self, succeeded: bool) -> None:
         self.runs.append(succeeded)
@@ -221,20 +200,18 @@ class ModelCache:
             return resident
 
     @contextmanager
-    def held_still(self, *residents: Resident | None) -> Iterator[None]:
-        """Nothing that makes room takes these models meanwhile, in whichever tier they are."""
+    def held_still(self, resident: Resident) -> Iterator[None]:
+        """Nothing that makes room takes this model meanwhile, in whichever tier it is."""
         with self._lock:
-            for resident in filter(None, residents):
-                resident.holds += 1
+            resident.holds += 1
         try:
             yield
         finally:
             with self._lock:
-                for resident in filter(None, residents):
-                    resident.holds -= 1
+                resident.holds -= 1
 
     def claim(self, resident: Resident) -> None:
-        """The model is about to leave its tier, by an explicit command: it cannot be pinned any more."""
+        """The model is about to leave the device: it cannot be pinned any more."""
         with self._lock:
             resident.leaving = True
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -30,6 +30,7 @@ from worker.leaks import LeakMeter
 from worker.pressure import PressureMeter
 from worker.telemetry import Sampler
 
+T = TypeVar("T")
 Tell = Callable[[Message], None]
 log = Logger()
 
@@ -90,12 +91,7 @@ class Engine:
 
     def sample(self) -> Telemetry | None:
         """One sample; None where the device cannot be read."""
-        try:
-            return self.sampler.sample()
-        except Exception as error:
-            self._note_poison(error)
-            log.exception("the device cannot be read")
-            return None
+        return self._tried("the device cannot be read", self.sampler.sample)
 
     def run(self, job: Job) -> Outcome:
         """Execute a command. Never raises."""
@@ -115,35 +111,30 @@ class Engine:
         if reason and not self.fatal:
             self.fatal = f"its device is of no use any more: {reason}"
 
-    def idle(self) -> bool:
-        """What is to be done between commands. Whether anything changed."""
-        return self._expire()
-
-    def _expire(self) -> bool:
-        """Let expired models go; what fails there harms no command that is done already."""
+    def _tried(self, trouble: str, call: Callable[[], T]) -> T | None:
+        """What is done around commands; where it fails the log says so, and no command that is done is harmed."""
         try:
-            return self.keeper.expire()
+            return call()
         except Exception as error:
             self._note_poison(error)
-            log.exception("an expired model could not be let go")
-            return True
+            log.exception(trouble)
+            return None
+
+    def idle(self) -> bool:
+        """What is to be done between commands. Whether anything changed, or may have."""
+        return self._tried("an expired model could not be let go", self.keeper.expire) is not False
 
     def _pressure(self, job: Job) -> MemoryPressure | None:
         """The pressure that a reply carries; a sensor that cannot be read costs the figure, not the reply."""
-        try:
-            return self.sampler.pressure()
-        except Exception as error:
-            log.exception("the memory pressure cannot be read")
-            job.not_measured["memory_pressure"] = f"it cannot be read: {type(error).__name__}"
-            return None
+        pressure = self._tried("the memory pressure cannot be read", self.sampler.pressure)
+        if pressure is None:
+            job.not_measured["memory_pressure"] = "it cannot be read now; the worker's log has why"
+        return pressure
 
     def look_for_leaks(self) -> None:
         """Once nothing is held on the device any more. In the device thread."""
         if not self.cache.held(Tier.VRAM):
-            try:
-                self.leaks.measure()
-            except Exception:
-                log.exception("what the device still holds cannot be measured")
+            self._tried("what the device still holds cannot be measured", self.leaks.measure)
 
     def update(self, job: Job, outcome: Outcome) -> JobUpdate:
         """The header of a final reply."""
@@ -176,7 +167,7 @@ class Engine:
             return ACTIONS[type(command)](self, job, command)
         finally:
             if job.assign.lane is Lane.DEVICE:
-                self._expire()
+                self.idle()
 
     def _completed(self, job: Job, reply: ModelReply) -> ModelReply:
         pressure = self._pressure(job)

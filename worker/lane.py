@@ -27,11 +27,10 @@ BACKOFF_SECONDS = 0.5
 
 
 class DeviceLane(threading.Thread):
-    """Takes jobs, posts parcels. `failed` is set when the thread has ended; `engine.fatal` says why."""
+    """Takes jobs, posts parcels. Where it has ended, `engine.fatal` says why."""
 
     def __init__(self, engine: Engine, mailbox: Mailbox) -> None:
         super().__init__(name="device", daemon=True)
-        self.failed = False
         self._engine = engine
         self._mailbox = mailbox
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
@@ -62,7 +61,6 @@ class DeviceLane(threading.Thread):
             log.exception("the device's thread ended")
             self._engine.fatal = self._engine.fatal or f"its device's thread ended: {error!r:.200}"
         finally:
-            self.failed = True
             self._mailbox.wake()
 
     def tell(self, message: Message) -> None:
@@ -93,7 +91,7 @@ class DeviceLane(threading.Thread):
         outcome = self._engine.run(job)
         self._advances += job.advances + 1
         self._current = None
-        if self._engine.fatal:
+        if self._engine.fatal and not outcome.reply.success:
             return  # the broker decides what becomes of a command whose worker is lost
         try:
             self._look_around()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from modelfiles.contents import Content
 from modelfiles.model import ModelFile, inspect
 from protocol.enums import LoadPriority, LoadSource, ModelPrecision, Tier
 from protocol.errors import ErrorCode, Fault, Recovery
@@ -64,7 +65,7 @@ def bring(engine: Engine, job: Job, ref: ModelRef, wish: Wish) -> Brought:
     """The model on the device. Raises Fault; a refusal evicts nobody and leaves what was there."""
     began = time.perf_counter()
     resident = engine.cache.get(ref.model_id)
-    changed = resident.changed_file() if resident is not None else ""
+    changed = changed_file(resident) if resident is not None else ""
     if changed:
         job.warnings.append(f"{ref.model_id} is loaded anew: {changed} has changed since it was loaded")
     if resident is None or changed or not _serves(engine, resident, ref, wish):
@@ -81,6 +82,26 @@ def bring(engine: Engine, job: Job, ref: ModelRef, wish: Wish) -> Brought:
         resident.priority = wish.priority
     resident.touch(engine.clock())
     return msgspec.structs.replace(brought, load_ms=load_ms)
+
+
+def changed_file(resident: Resident) -> str:
+    """The name of a file whose content is another than what was loaded; "" where none is.
+
+    A model whose files are gone goes on as it is.
+    """
+    if not Path(resident.file.path).exists():
+        return ""
+    looked: list[Content] = []
+    for content in resident.built.contents:
+        try:
+            now = content.now()
+        except (OSError, Fault):
+            return Path(content.fingerprint.path).name
+        if now.digest != content.digest:
+            return Path(content.fingerprint.path).name
+        looked.append(now)
+    resident.built.contents = looked
+    return ""
 
 
 def _account(engine: Engine, resident: Resident, wish: Wish) -> None:

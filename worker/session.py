@@ -26,6 +26,7 @@ RETRY_MS = 10
 CANCEL_GRACE_SECONDS = 2.0
 DEFAULT_DRAIN_SECONDS = 10.0
 RECEIVES_PER_TURN = 64
+LAST_WORDS_SECONDS = 0.5
 DEVICE_LOST = 1
 """Exit status of a worker whose device, or device's thread, is of no use any more."""
 
@@ -56,6 +57,7 @@ class Session:
         self._unconfirmed: dict[Attempt, tuple[Job, Parcel]] = {}
         self._epoch: str | None = None
         self._stop_at: float | None = None
+        self._fatal_at: float | None = None
         self._stop_asked: float | None = None
         self._next_beat = self._next_sample = 0.0
 
@@ -110,7 +112,9 @@ class Session:
 
     def _finished(self) -> bool:
         if self._engine.fatal:
-            return True
+            # What the device's thread has finished it may still say; one that is stuck is not waited for.
+            self._fatal_at = self._fatal_at or time.monotonic()
+            return not self._lane.is_alive() or time.monotonic() >= self._fatal_at + LAST_WORDS_SECONDS
         if self._stop_at is None:
             return False
         return not self._jobs or time.monotonic() >= self._stop_at + CANCEL_GRACE_SECONDS

@@ -73,7 +73,7 @@ def test_a_picture_is_delivered_whatever_fails_behind_it_and_the_next_one_too(
     for name in ("first", "second"):
         rig.submit(name)
         assert isinstance(decode_reply(rig.final(name).frames[1]), GenerateReply)
-    assert not rig.lane.failed
+    assert not rig.engine.fatal
 
 
 def test_a_thread_that_fails_without_end_ends_its_process_with_the_reason(
@@ -83,7 +83,7 @@ def test_a_thread_that_fails_without_end_ends_its_process_with_the_reason(
     monkeypatch.setattr(rig.lane, "_patience", boom)
     rig.lane.start()
     rig.lane.join(10)
-    assert rig.lane.failed and "outside of any command" in rig.engine.fatal
+    assert "outside of any command" in rig.engine.fatal
 
 
 @pytest.mark.parametrize("keep_alive", [9.3e9, 922_337_203_685.4775, 1e300])
@@ -96,7 +96,7 @@ def test_a_keep_alive_of_any_size_is_no_wait_of_that_size(rig: Rig, keep_alive: 
     resident.keep_alive_seconds = keep_alive
     rig.submit("second")
     rig.final("second")
-    assert not rig.lane.failed
+    assert not rig.engine.fatal
 
 
 def test_an_error_that_poisons_the_device_ends_the_worker_and_answers_nothing(
@@ -109,6 +109,17 @@ def test_an_error_that_poisons_the_device_ends_the_worker_and_answers_nothing(
     rig.lane.join(10)
     assert rig.engine.fatal == "its device is of no use any more: outside of any command"
     assert not [parcel for parcel in rig.mailbox.collect() if parcel.final]
+
+
+def test_a_picture_that_was_finished_before_its_device_was_lost_is_delivered(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rig.engine.device, "poisoned_by", str)
+    monkeypatch.setattr(rig.engine.sampler, "pressure", boom)
+    rig.lane.start()
+    rig.submit()
+    assert isinstance(decode_reply(rig.final().frames[1]), GenerateReply)
+    assert "outside of any command" in rig.engine.fatal
 
 
 class AcceleratorError(RuntimeError):

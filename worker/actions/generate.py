@@ -21,7 +21,7 @@ from worker.cache import Resident
 from worker.devices.base import Drawing, DrawOrder, Raster
 from worker.engine import Engine, common
 from worker.job import Job
-from worker.loading import Brought, Wish, assigned_model, bring
+from worker.loading import Brought, Wish, assigned_model, bring, changed_file
 from worker.outputs import OutputFolder
 
 CHOSEN_SEED_BITS = 32
@@ -31,11 +31,11 @@ NO_FAILURE = frozenset({ErrorCode.CANCELLED, ErrorCode.SUPERSEDED, ErrorCode.TIM
 
 def generate(engine: Engine, job: Job, command: c.Generate) -> GenerateReply:
     """Draw the images asked for. Raises Fault."""
-    output = _output(engine, command)
     if command.loras:
         raise unsupported("loras", "this worker draws with the model's own weights")
     if len(job.attachments) > 1:
         raise invalid("attachments", len(job.attachments), "one image, or none")
+    output = _output(engine, command)
     seed = secrets.randbits(CHOSEN_SEED_BITS) if command.seed is None else command.seed
     resident, brought = _resident(engine, job, command)
     engine.cache.begin(resident)
@@ -69,7 +69,8 @@ def generate(engine: Engine, job: Job, command: c.Generate) -> GenerateReply:
 def _resident(engine: Engine, job: Job, command: c.Generate) -> tuple[Resident, Brought | None]:
     """The model on the device, and its load where it needed one."""
     resident = engine.cache.get(command.model_id)
-    if resident is not None and resident.tier is Tier.VRAM and not (command.load_if_needed and resident.changed_file()):
+    on_device = resident is not None and resident.tier is Tier.VRAM
+    if resident is not None and on_device and not (command.load_if_needed and changed_file(resident)):
         return resident, None
     if not command.load_if_needed:
         parameters = {"model_id": command.model_id, "device_id": engine.spec.device_id}
@@ -78,7 +79,7 @@ def _resident(engine: Engine, job: Job, command: c.Generate) -> tuple[Resident, 
         info = invalid("load_if_needed", False, expected).info
         raise Fault(info.code, info.message, details=info.details, recovery=[recovery])
     wish = Wish(
-        priority=resident.priority if resident is not None and resident.tier is Tier.VRAM else command.priority,
+        priority=resident.priority if resident is not None and on_device else command.priority,
         keeps_ram_copy=resident is None or resident.keeps_ram_copy,
     )
     brought = bring(engine, job, assigned_model(job, command.model_id), wish)
