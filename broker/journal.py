@@ -25,6 +25,7 @@ from broker.core.finals import KEEP_BYTES, KEEP_SECONDS, Accepted, Final
 from broker.records import Kind, Record, Scan
 from protocol.actions import ACTIONS
 from protocol.enums import Lane
+from settings.damage import DAMAGED, kept_name, set_aside
 from settings.logs import Logger
 
 SEGMENT_BYTES = 64 << 20
@@ -43,9 +44,6 @@ MOST_WAITING = 512
 _READS = frozenset(action.name for action in ACTIONS.values() if action.lane is Lane.CATALOG and action.idempotent) - {
     "scan_models"
 }
-DAMAGED = ".damaged"
-"""The ending of what was set aside."""
-
 MOST_DAMAGED = 8
 
 _encoder = msgspec.msgpack.Encoder()
@@ -96,7 +94,7 @@ class Journal:
         self._places: dict[str, tuple[int, int]] = {}
         self._unfinished: dict[str, Accepted] = {}
         self._accepted_in: dict[str, int] = {}
-        self._damaged: set[str] = set()
+        self._damaged: dict[str, int] = {}
         self._unwritten: list[Final | Accepted] = []
         self._fresh: dict[str, Final] = {}
         self._is_urgent = False
@@ -138,7 +136,7 @@ class Journal:
         segment = self._segments[number]
         body, written_at = records.read_body(segment.descriptor, offset)
         age = max(0.0, self._clock() - (written_at + segment.shift))
-        if body is not None and age >= KEEP_SECONDS:
+        if age >= KEEP_SECONDS:
             return None
         final = _decoded(body)
         if final is None:
@@ -150,12 +148,12 @@ class Journal:
         """The commands that were accepted and have no final reply, in their order."""
         return list(self._unfinished.values())
 
-    def expire(self, now: float) -> None:
+    def expire(self, _: float) -> None:
         """Begin a new segment where it is time; forget segments that are too old or too much."""
         self.flush(all_of_it=True)
         now = self._clock()
         current = self._segments[self._number]
-        if current.request_ids and (now - current.began_at >= SEGMENT_SECONDS or current.size >= self._segment_bytes):
+        if current.size and (now - current.began_at >= SEGMENT_SECONDS or current.size >= self._segment_bytes):
             self._roll()
         for number, segment in list(self._segments.items()):
             total = sum(one.size for one in self._segments.values())
@@ -209,7 +207,8 @@ class Journal:
     def _records(self, now: float) -> tuple[list[bytes], dict[str, tuple[int, int]]]:
         """The bytes of what is not written yet, in parts, and where its finals will lie."""
         number, offset = self._number, self._segments[self._number].size
-        parts: list[bytes] = []
+        parts = [] if offset else [records.pack_anchor(self._now())]
+        offset += sum(map(len, parts))
         places: dict[str, tuple[int, int]] = {}
         for record in self._unwritten:
             body = _encoder.encode(record)
@@ -239,14 +238,13 @@ class Journal:
         """Begin a new segment; where there is no room for one, the old one goes on. Raises OSError for the first."""
         number = self._number + 1
         try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             segment = _Segment(self._path(number), self._clock())
         except OSError as error:
             if self._number not in self._segments:
                 raise
             _log.error("a segment of the journal cannot be begun", reason=str(error))
             return
-        with contextlib.suppress(OSError):  # without its anchor the next broker takes the file for an old one
-            segment.size += os.write(segment.descriptor, records.pack_anchor(self._now()))
         self._number = number
         self._segments[number] = segment
 
@@ -257,6 +255,8 @@ class Journal:
         for request_id in segment.request_ids:
             if self._places.get(request_id, (0, 0))[0] == number:
                 del self._places[request_id]
+        for request_id in [name for name, place in self._damaged.items() if place == number]:
+            del self._damaged[request_id]
         segment.close()
         with contextlib.suppress(OSError):
             segment.path.unlink(missing_ok=True)
@@ -281,7 +281,7 @@ class Journal:
                 self._read_segment(int(path.stem), path)
             except OSError as error:
                 _set_aside(path, str(error))
-        for old in sorted(self._folder.glob(f"*{DAMAGED}"))[:-MOST_DAMAGED]:
+        for old in sorted(self._folder.glob(f"*{DAMAGED}*"))[:-MOST_DAMAGED]:
             with contextlib.suppress(OSError):
                 old.unlink()
 
@@ -316,7 +316,7 @@ class Journal:
             accepted = _decoded_accepted(record.body)
             if accepted is None:
                 _log.error("an accepted command cannot be read: it is known, and never done", request_id=request_id)
-                self._damaged.add(request_id)
+                self._damaged[request_id] = number
                 return
             age = max(0.0, self._clock() - (record.written_at + segment.shift)) + accepted.age_seconds
             self._unfinished[request_id] = msgspec.structs.replace(accepted, age_seconds=age)
@@ -337,17 +337,17 @@ def _decoded_accepted(body: bytes | None) -> Accepted | None:
 
 
 def _set_aside(path: Path, reason: str) -> None:
-    """Rename what cannot be used, so that it is neither read again nor lost."""
-    aside = path.with_name(path.name + DAMAGED)
-    _log.error("a file of the journal is set aside: its replies are forgotten", kept_as=aside.name, reason=reason)
-    with contextlib.suppress(OSError):
-        path.rename(aside)
+    try:
+        kept_as = set_aside(path).name
+    except OSError as error:
+        kept_as = f"nothing: {error.strerror}"
+    _log.error("a file of the journal is set aside: its replies are forgotten", kept_as=kept_as, reason=reason)
 
 
 def _copy_aside(path: Path, lost_bytes: int) -> None:
     """Keep a damaged file as it was found; what of it can be read is."""
-    aside = path.with_name(path.name + DAMAGED)
+    kept = kept_name(path)
     text = "a segment of the journal is damaged: the records in these bytes are lost, those around them are known"
-    _log.warning(text, segment=path.name, lost_bytes=lost_bytes, kept_as=aside.name)
+    _log.warning(text, segment=path.name, lost_bytes=lost_bytes, kept_as=kept.name)
     with contextlib.suppress(OSError):
-        shutil.copyfile(path, aside)
+        shutil.copyfile(path, kept)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from settings.damage import set_aside
 from settings.logs import Logger
 
 FILE_NAME = "estimates"
@@ -40,7 +41,7 @@ class Notebook:
         """Keep what cannot be understood under another name."""
         if self._path is not None:
             with contextlib.suppress(OSError):
-                self._path.replace(self._path.with_name(f"{FILE_NAME}.damaged"))
+                set_aside(self._path)
 
     def keep(self, data: bytes) -> None:
         """Replace what was kept before. A disk that takes nothing is logged."""

@@ -93,10 +93,11 @@ def pack(kind: Kind, request_id: str, body: bytes, now: float) -> list[bytes]:
 
 
 def read_body(descriptor: int, offset: int) -> tuple[bytes | None, float]:
-    """The body of the record at an offset, and when it was written; None where it is not what was written."""
+    """The body of the record at an offset, and when it was written; None where it is not what was written, and infinity
+    where nobody can tell any more when it was."""
     head = os.pread(descriptor, HEAD_BYTES, offset)
     if len(head) < HEAD_BYTES:
-        return None, 0.0
+        return None, float("inf")
     _, length, checksum, written_at, _, id_length = _HEAD.unpack_from(head)
     body = os.pread(descriptor, length, offset + HEAD_BYTES + id_length)
     return (body if zlib.crc32(body) == checksum and len(body) == length else None), written_at

@@ -19,6 +19,7 @@ import msgspec
 
 from catalog.entry import Entry
 from catalog.usage import Totals
+from settings.damage import set_aside
 from settings.logs import Logger
 
 FILE_NAME = "catalog.sqlite3"
@@ -43,9 +44,6 @@ ON CONFLICT (model_id, device_id) DO UPDATE SET
     first_used = min(first_used, excluded.first_used), last_used = max(last_used, excluded.last_used)
 """
 COLUMNS = Totals.__struct_fields__
-DAMAGED = ".damaged"
-"""The ending of what was set aside."""
-
 UNUSABLE = frozenset(
     {
         sqlite3.SQLITE_CANTOPEN,
@@ -136,9 +134,7 @@ class Store:
         try:
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")
-                self._db.executemany(
-                    "INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?)", map(_row, self._unsaved.values())
-                )
+                self._db.executemany(PUT_MODEL, map(_row, self._unsaved.values()))
                 self._db.executemany(ADD_USAGE, self._unsaved_usage)
         except sqlite3.Error as error:
             self._reason = str(error)
@@ -213,16 +209,16 @@ def _entries(db: sqlite3.Connection) -> list[Entry]:
 
 
 def _set_aside(path: Path, reason: str) -> bool:
-    """Keep a database that cannot be read under another name; whether that could be done."""
-    kept = path.with_name(path.name + DAMAGED)
+    """Keep a database that cannot be read, with what belongs to it; whether that could be done."""
     text = "the catalogue cannot be read: it is begun anew from the model roots; what clients wrote is in the file kept"
-    log.error(text, reason=reason, kept_as=str(kept))
     try:
-        for ending in ("", "-wal", "-shm"):
-            old = path.with_name(path.name + ending)
-            if old.exists():
-                old.rename(kept.with_name(kept.name + ending))
+        kept = set_aside(path)
+        for ending in ("-wal", "-shm"):
+            beside = path.with_name(path.name + ending)
+            if beside.exists():
+                beside.rename(kept.with_name(kept.name + ending))
     except OSError as error:
         log.error("the catalogue cannot be set aside", reason=str(error))
         return False
+    log.error(text, reason=reason, kept_as=str(kept))
     return True

@@ -9,8 +9,9 @@ import pytest
 
 from broker import records
 from broker.core.finals import KEEP_SECONDS, Accepted, Final
-from broker.journal import DAMAGED, Journal
+from broker.journal import Journal
 from protocol.link import Spelling
+from settings.damage import DAMAGED
 
 
 class Clock:
@@ -236,3 +237,29 @@ def test_after_a_restart_of_the_machine_ages_follow_the_days_clock(
     clock.now, wall.now = 5.0, wall.now + 100
     again = Journal(tmp_path, clock=clock, wall=wall)
     assert again.unfinished()[0].age_seconds == pytest.approx(100)
+
+
+def test_a_segment_of_accepted_commands_alone_is_rolled_like_any_other(tmp_path: Path) -> None:
+    clock = Clock()
+    one = journal(tmp_path, clock, segment_bytes=1000)
+    for number in range(20):
+        one.accept(accepted(f"a{number}"))
+        one.flush()
+    assert len(list(tmp_path.iterdir())) > 2
+
+
+def test_a_damaged_record_is_known_as_long_as_its_segment_is_kept(tmp_path: Path) -> None:
+    clock = Clock()
+    one = journal(tmp_path, clock)
+    one.accept(accepted("a"))
+    one.keep(final("b", b"A" * 100))
+    one.keep(final("c"))
+    one.flush()
+    path = max(tmp_path.iterdir())
+    path.write_bytes(path.read_bytes().replace(b"image", b"imagE").replace(b"A" * 100, b"B" * 100))
+    again = journal(tmp_path, clock)
+    assert all((found := again.find(name)) is not None and found.is_damaged for name in ("a", "b"))
+    clock.now += KEEP_SECONDS + 1
+    assert again.find("b") is None
+    again.expire(0.0)
+    assert again.find("a") is None

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from catalog.scan import Scan
-from catalog.store import DAMAGED, FILE_NAME, Store
+from catalog.store import FILE_NAME, Store
 from modelfiles.paths import Roots
 from protocol.enums import HashDepth, ModelStatus
 from protocol.errors import ErrorCode
+from settings.damage import DAMAGED
 
 GOOD = {"family": "SDXL", "bytes": 100, "load_ms": 1, "step_ms": 1, "peak_bytes": 100, "components": {"unet": 100}}
 
