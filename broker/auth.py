@@ -90,8 +90,9 @@ class Ring:
             changed_ns = self._folder.path.stat().st_mtime_ns
             # A file system's clock is coarse: what changed just now may change again under the same time.
             if changed_ns != self._changed_ns or time.time_ns() - changed_ns < FRESH_NS:
-                self._keys = {key.public: key for key in self._folder.admitted()}
-                for problem in self._folder.problems():
+                keys, problems = self._folder.read()
+                self._keys = {key.public: key for key in keys}
+                for problem in problems:
                     _log.error("an entry of the allow-list admits nobody", reason=problem)
                 self._changed_ns = changed_ns
                 self._senders.clear()

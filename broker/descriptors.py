@@ -56,6 +56,8 @@ class Descriptors:
 
     def __init__(self, listeners: Listeners, limit: int | None = None) -> None:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if limit is None else limit
+        if limit == resource.RLIM_INFINITY:
+            limit = MOST
         self.bound = limit - max(min(KEPT_BACK, limit // 2), int(limit * KEPT_SHARE))
         self._listeners = listeners
         self._looked_at = float("-inf")

@@ -113,8 +113,7 @@ class Loop:
                 self._guarded(self._read_subscriptions)
             if self._lines_in in ready:
                 self._read_lines()
-            self._guarded(self._retry)
-            self._descriptors.look(time.monotonic())
+            self._guarded(self._look_around)
             due = self._core.next_at()
             if due is not None and due <= time.monotonic():
                 self._handle(Tick())
@@ -235,10 +234,12 @@ class Loop:
             case Exit():
                 self._running = False
 
-    def _retry(self) -> None:
+    def _look_around(self) -> None:
+        """What is due in every turn: messages that wait, lines that were not taken, open files."""
         self._outbox.retry()
         self._to_workers.retry()
         self._say(b"")
+        self._descriptors.look(time.monotonic())
 
     def _lost(self, worker: bytes) -> None:
         """A message to a worker found no way to it, or more waits for it than a living one leaves unread."""

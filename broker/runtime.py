@@ -47,8 +47,7 @@ class RuntimeFolder:
         _make(self._path, "runtime")
         self._locked = _lock(self._path)
         try:
-            with _refused("data", self._data):
-                self._data.mkdir(parents=True, exist_ok=True)
+            self._make_data()
             if not self.link:
                 self.link = f"ipc://{self._link_path()}"
             yield
@@ -68,6 +67,10 @@ class RuntimeFolder:
         if self._endpoints is not None and not (self._path / endpoints.FILE_NAME).exists():
             self._write()
         return self._link_is_gone()
+
+    def _make_data(self) -> None:
+        with _refused("data", self._data):
+            self._data.mkdir(parents=True, exist_ok=True)
 
     def _link_path(self) -> Path:
         path = self._path / SOCKET_NAME
@@ -92,6 +95,7 @@ class RuntimeFolder:
         try:
             _make(self._path, "runtime")
             self._locked = _lock(self._path)
+            self._make_data()
         except ConfigError as error:
             _log.error("the runtime folder is gone and cannot be had again", reason=str(error))
             return

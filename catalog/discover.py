@@ -42,7 +42,7 @@ def _look_into(folder: Path, roots: Roots) -> tuple[list[Path | RejectedFile], l
             return ([folder] if folders.has_weights(folder) else []), []
         children = sorted(folder.iterdir())
     except OSError as error:
-        return [rejected(folder, _unreadable(folder, error))], []
+        return [rejected(folder, unreadable(folder, error))], []
     found: list[Path | RejectedFile] = []
     within: list[Path] = []
     for child in children:
@@ -56,12 +56,14 @@ def _look_into(folder: Path, roots: Roots) -> tuple[list[Path | RejectedFile], l
         except Fault as fault:
             found.append(rejected(child, fault))
         except OSError as error:
-            found.append(rejected(child, _unreadable(child, error)))
+            found.append(rejected(child, unreadable(child, error)))
     return found, within
 
 
-def _unreadable(path: Path, error: OSError) -> Fault:
-    return Fault(ErrorCode.MODEL_CORRUPTED, f"{shown(path.name)} cannot be read: {error.strerror}")
+def unreadable(path: Path, error: Exception) -> Fault:
+    """What is said of a file that its reader failed on: the system's reason, else the kind of the failure."""
+    reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+    return Fault(ErrorCode.MODEL_CORRUPTED, f"{shown(path.name)} cannot be read: {reason}")
 
 
 def is_candidate(path: Path) -> bool:

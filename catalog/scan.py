@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from catalog.discover import discover, rejected
+from catalog.discover import discover, rejected, unreadable
 from catalog.entry import Entry
 from catalog.hashing import checksum
 from catalog.ids import id_from
@@ -93,11 +93,10 @@ class Scan:
         """Bring what lies at a path up to date; whatever goes wrong with it is its own trouble."""
         try:
             yield from self._examine(path)
-        except OSError as error:
-            self._refuse(path, self._entries_of(path), _unreadable(f"{shown(path.name)}: {error.strerror}"))
         except Exception as error:
-            log.exception("a file could not be examined", path=shown(path))
-            self._refuse(path, self._entries_of(path), _unreadable(f"{shown(path.name)}: {type(error).__name__}"))
+            if not isinstance(error, OSError):
+                log.exception("a file could not be examined", path=shown(path))
+            self._refuse(path, self._entries_of(path), unreadable(path, error))
 
     def _entries_of(self, path: Path) -> list[Entry]:
         return [self._store.entries[model_id] for model_id in self._store.ids_of(str(path))]
@@ -165,10 +164,6 @@ class Scan:
     def _put(self, entry: Entry) -> Entry:
         self._changed[entry.id] = None
         return self._store.put(entry)
-
-
-def _unreadable(what: str) -> Fault:
-    return Fault(ErrorCode.MODEL_CORRUPTED, f"it cannot be read: {what}")
 
 
 def new_entry(model_id: str, model: ModelFile) -> Entry:

@@ -62,8 +62,9 @@ def make(
 def list_keys(config: Config = None, as_json: AsJson = False) -> None:
     """List the keys that are admitted, and the broker's own."""
     with _folder(config) as folder:
-        keys = [_shown(key, folder) for key in folder.admitted()]
-        for problem in folder.problems():
+        admitted, problems = folder.read()
+        keys = [_shown(key, folder) for key in admitted]
+        for problem in problems:
             sys.stderr.write(f"warning: {problem}\n")
         _print([*keys, _server(folder)] if keys else [], as_json)
 

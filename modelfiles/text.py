@@ -23,8 +23,14 @@ def cleaned(text: str) -> str:
 
 
 def shown(path: Path | str) -> str:
-    """A path as text, whatever bytes are in it; `\\xNN` for those that are no UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace") if not is_text(str(path)) else str(path)
+    """A path, or a text about one, as text that can be written: `\\xNN` and `\\udNNN` for what is none."""
+    text = str(path)
+    if is_text(text):
+        return text
+    try:
+        return os.fsencode(text).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 def holds_text(value: object) -> bool:

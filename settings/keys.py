@@ -68,15 +68,12 @@ class KeyFolder:
         self.path = path
 
     def admitted(self) -> list[PublicKey]:
-        """The allow-list, by name, without the entries that `problems` names: those admit nobody."""
-        return self._read()[0]
+        """The allow-list alone."""
+        return self.read()[0]
 
-    def problems(self) -> list[str]:
-        """What is wrong with entries of the allow-list: a text for each that cannot be read, and for each key that
-        stands in it twice, since its role would be chance."""
-        return self._read()[1]
-
-    def _read(self) -> tuple[list[PublicKey], list[str]]:
+    def read(self) -> tuple[list[PublicKey], list[str]]:
+        """The allow-list, by name, and what is wrong with entries that admit nobody: a text for each that cannot be
+        read, and for each key that stands in it twice, since its role would be chance."""
         by_public: dict[str, list[PublicKey]] = {}
         problems = []
         for path in sorted(self.path.glob("*.pub")):

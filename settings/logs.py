@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -60,8 +61,6 @@ def configure(process: str, **context: Any) -> None:
 
 def leave(status: int) -> NoReturn:
     """End the process at once, without waiting for its threads, once the log is written."""
-    import os  # noqa: PLC0415 - see above
-
     if _sink is not None:
         _sink.finish()
     os._exit(status)

@@ -12,7 +12,7 @@ from broker.core.answers import Answers
 from broker.core.context import Context
 from broker.core.dispatch import Dispatch
 from broker.core.events import ClientMessage, CoreEvent, WorkerMessage
-from broker.core.jobs import Job, Waiter
+from broker.core.jobs import Waiter
 from protocol.codec import NO_LIMITS, Refused, decode_command, encoding_of
 from protocol.enums import Encoding, ReplyState
 from protocol.errors import ErrorCode, ErrorInfo, Fault
@@ -47,19 +47,13 @@ class Incidents:
         with contextlib.suppress(Refused):
             spelling = Spelling(encoding=encoding_of(message.payload, NO_LIMITS))
             request_id = decode_command(message.payload, NO_LIMITS).command.request_id
-        job = None if request_id is None else self._job_of(message, request_id)
+        job = next((job for job in self._context.jobs if job.body and job.body[0] is message.payload), None)
         if job is not None:
             self._answers.fail(job, fault)
             return
         waiter = Waiter(message.client, message.envelope, spelling)
         refused = Refused(fault, spelling.encoding, request_id=request_id)
         self._answers.refuse(waiter, refused, self._context.clock())
-
-    def _job_of(self, message: ClientMessage, request_id: str) -> Job | None:
-        """The job that this message made; not one that it only asked about."""
-        scope = message.sender.scope if message.sender is not None else ""
-        job = self._context.jobs.live(scope + request_id)
-        return job if job is not None and job.body[0] is message.payload else None
 
     def _end(self, update: JobUpdate, fault: ErrorInfo) -> None:
         """A worker is done with a command, whatever became of its outcome here: it is answered, its device free."""

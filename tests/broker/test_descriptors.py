@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
-from broker.descriptors import LOOK_SECONDS, Descriptors, count
+from broker.descriptors import LOOK_SECONDS, MOST, Descriptors, count
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +35,13 @@ def test_at_the_bound_the_endpoints_stop_listening_and_below_it_they_listen_agai
         os.close(descriptor)
     descriptors.look(2.0)
     assert listeners.said == [False, True]
+
+
+def test_without_a_limit_there_is_a_bound_all_the_same() -> None:
+    listeners = Listeners()
+    descriptors = Descriptors(listeners, limit=resource.RLIM_INFINITY)
+    descriptors.look(0.0)
+    assert listeners.said == [] and 0 < descriptors.bound < MOST
 
 
 def test_looks_are_rare() -> None:

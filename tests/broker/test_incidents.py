@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from broker.core.desk import Desk
+from broker.core.dispatch import Dispatch
 from broker.core.events import Log
 from protocol.replies import Limits
 from tests.broker.room import Room, answer, assigned, code, replies
@@ -39,6 +40,15 @@ def test_the_sender_is_told_the_incident_and_the_next_message_is_served(
     assert "nobody foresaw this" in incident(room)["trace"] and "nobody foresaw" not in reply["message"]
     assert not len(room.core.context.jobs)
     assert room.ask("ping")["success"] is True
+
+
+def test_a_job_that_was_made_before_the_fault_ends_with_it_and_is_answered_once(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Dispatch, "pump", boom)
+    reply = answer(room.send("generate", model_id="m", prompt="x", device_id="cpu:0"))
+    assert code(reply) == "INTERNAL_ERROR" and reply["request_id"]
+    assert not len(room.core.context.jobs)
 
 
 def test_a_timer_that_fails_harms_no_other(room: Room) -> None:

@@ -94,7 +94,7 @@ def test_a_key_has_one_name_and_a_name_one_key(folder: KeyFolder) -> None:
     with pytest.raises(ConfigError, match="key of 'server' already"):
         folder.make("b", Role.ADMIN, folder.server().public)
     (folder.path / "b.pub").write_text((folder.path / "a.pub").read_text().replace('"a"', '"b"'))
-    assert folder.admitted() == [] and "a and b are the same key" in folder.problems()[0]
+    assert folder.admitted() == [] and "a and b are the same key" in folder.read()[1][0]
 
 
 @pytest.mark.parametrize("name", ["", "server", "../a", "a/b", ".a", "a b", "x" * 65])
@@ -108,11 +108,11 @@ def test_a_damaged_entry_of_the_allow_list_admits_nobody_and_harms_no_other(fold
     other = folder.make("other", Role.CLIENT)
     for text in ("", "{}", '{"name":"a","role":"king","public":"x"}', '{"name":"b","role":"client","public":"x"}'):
         (folder.path / "a.pub").write_text(text)
-        assert folder.admitted() == [other]
-        (problem,) = folder.problems()
+        keys, (problem,) = folder.read()
+        assert keys == [other]
         assert "a.pub" in problem
     folder.remove("a")
-    assert folder.problems() == []
+    assert folder.read() == ([other], [])
 
 
 def test_the_environment_names_a_key_by_file_or_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
