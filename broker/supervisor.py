@@ -220,7 +220,7 @@ class Supervisor:
                 child.served = True
             case s.KillChild() if child.process is not None:
                 _log.warning("worker is ended", child=line.child, reason=line.reason)
-                child.process.kill()
+                child.condemn(line.reason)
             case s.RestartChild() if self._stopping is None:
                 _log.info("worker is replaced", child=line.child, reason=line.reason)
                 child.revive(line.reason, time.monotonic())

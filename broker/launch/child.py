@@ -22,6 +22,7 @@ class Child:
         self.served = False
         self.drained = False
         self.replace = ""
+        self.condemned = ""
         self.recycling = False
         self.last_words = ""
 
@@ -35,11 +36,12 @@ class Child:
         self.process = process
         self.started_at = now
         self.ready = self.served = self.recycling = False
-        self.replace = ""
+        self.replace = self.condemned = ""
 
     def bury(self, reason: str, now: float) -> float | None:
         """Its process is gone; the seconds until the next, None where the breaker opened."""
         assert self.process is not None
+        reason = self.condemned or reason
         self.process.close()
         self.process = None
         if self.replace:
@@ -55,6 +57,12 @@ class Child:
         self.restarts += 1
         self.last_words = reason
         return wait
+
+    def condemn(self, reason: str) -> None:
+        """End what runs; the reason is what is said of its death, not the signal."""
+        self.condemned = reason
+        if self.process is not None:
+            self.process.kill()
 
     def revive(self, reason: str, now: float) -> None:
         """Start afresh, with its failures forgiven: end what runs, close the breaker."""

@@ -166,6 +166,17 @@ def test_a_replacement_is_no_failure_and_forgives_those_before(process: LocalPro
     assert one.bury("ended by SIGSEGV", 4.0) is not None
 
 
+def test_a_death_that_was_asked_for_has_its_reason_and_counts_as_one(process: LocalProcess) -> None:
+    one = child(failures=2)
+    one.begin(process, 0.0)
+    one.condemn("its device is of no use any more: CUDA error")
+    assert one.bury("ended by SIGKILL", 1.0) is not None
+    assert one.last_words == "its device is of no use any more: CUDA error"
+    one.begin(process, 0.0)
+    assert one.bury("ended by SIGSEGV", 2.0) is None
+    assert one.last_words.endswith("ended by SIGSEGV")
+
+
 def test_what_was_given_up_comes_back_when_it_is_revived(process: LocalProcess) -> None:
     one = child(failures=1)
     one.begin(process, 0.0)
