@@ -3,7 +3,7 @@
 # The first that runs and is new enough: a name on the path may be a shim of a version that is not there.
 NEW_ENOUGH := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
-	$$p -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && command -v $$p && break; done)
+	$$p -I -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && command -v $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.ready
 ROOMS := protocol settings modelfiles broker catalog worker client cli demo
@@ -33,7 +33,7 @@ setup: $(STAMP)
 # CLIP's vocabulary comes with open_clip_torch; its own dependencies are not wanted.
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "setup: Python 3.11, 3.12 or 3.13 is needed"; exit 1; }
-	@test -x $(BIN)/python || { echo "setup: $$($(PYTHON) --version) in .venv"; $(PYTHON) -m venv .venv; }
+	@test -x $(BIN)/python || { echo "setup: $$($(PYTHON) --version) in .venv"; $(PYTHON) -P -m venv .venv; }
 	@echo "setup: the packages of pyproject.toml in the versions of constraints.txt (torch among them: some minutes)"
 	@$(BIN)/pip install --quiet --constraint constraints.txt torch
 	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]' --config-settings editable_mode=compat
@@ -42,14 +42,14 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "setup: done ($$($(BIN)/pip list 2>/dev/null | tail -n +3 | wc -l) packages)"
 
 demo: $(STAMP)
-	@$(BIN)/python -m demo.run
+	@$(BIN)/python -P -m demo.run
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -P -m pytest
 
 # Before every commit: no processes, no torch.
 check: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -P -m pytest -m "not slow"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -61,24 +61,24 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	$(BIN)/python -m bench.broker
-	$(BIN)/python -m bench.start
-	$(BIN)/python -m bench.core
-	$(BIN)/python -m bench.busy
-	$(BIN)/python -m bench.memory
+	$(BIN)/python -P -m bench.broker
+	$(BIN)/python -P -m bench.start
+	$(BIN)/python -P -m bench.core
+	$(BIN)/python -P -m bench.busy
+	$(BIN)/python -P -m bench.memory
 
 sim: $(STAMP)
-	$(BIN)/python -m tests.simulation --hours $(or $(HOURS),10000)
+	$(BIN)/python -P -m tests.simulation --hours $(or $(HOURS),10000)
 
 fuzz: $(STAMP)
-	$(BIN)/python -m tests.fuzz --cases $(or $(CASES),10000000)
+	$(BIN)/python -P -m tests.fuzz --cases $(or $(CASES),10000000)
 
 # Its own environment for each peer; one that cannot be installed is named, and the target fails.
 bench-peers: $(STAMP)
-	$(BIN)/python -m bench.peers
+	$(BIN)/python -P -m bench.peers
 
 chaos: $(STAMP)
-	$(BIN)/python -m tests.chaos.chaos
+	$(BIN)/python -P -m tests.chaos.chaos
 
 clean:
 	rm -rf .venv build demo-output *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench/results

@@ -102,7 +102,7 @@ class Broker:
             version="bench",
         )
         self._broker = subprocess.Popen(
-            [sys.executable, "-m", "broker", msgspec.json.encode(spec).decode()],
+            [sys.executable, "-P", "-m", "broker", msgspec.json.encode(spec).decode()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -147,7 +147,7 @@ class Server:
             "VRAMBROKER_WEB": "127.0.0.1:0",
             **{f"VRAMBROKER_{name.upper()}": value for name, value in settings.items()},
         }
-        command = [sys.executable, "-m", "cli.main", "serve"]
+        command = [sys.executable, "-P", "-m", "cli.main", "serve"]
         self._process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         self.address = ""
 

@@ -49,7 +49,7 @@ def one_run() -> Start:
         environment |= {"VRAMBROKER_COMMANDS": "tcp://127.0.0.1:0", "VRAMBROKER_EVENTS": "tcp://127.0.0.1:0"}
         began = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", "cli.main", "serve"], env=environment, stderr=subprocess.DEVNULL
+            [sys.executable, "-P", "-m", "cli.main", "serve"], env=environment, stderr=subprocess.DEVNULL
         )
         try:
             return _watch(process, Path(runtime) / "endpoints.json", began)

@@ -24,6 +24,7 @@ from protocol.supervision import BrokerSpec, Ready, line
 from settings import lifeline
 from settings.config import ConfigError
 from settings.logs import Logger, configure
+from settings.printable import printable
 
 ADDRESS_IN_USE = 3
 """Exit status where an endpoint cannot be bound."""
@@ -43,7 +44,7 @@ def main() -> int:
     try:
         sockets = Sockets(spec)
     except ConfigError as error:
-        sys.stderr.write(f"vrambroker: {error}\n")
+        sys.stderr.write(f"vrambroker: {printable(str(error))}\n")
         return UNUSABLE_KEYS
     except zmq.ZMQError as error:
         sys.stderr.write(f"vrambroker: cannot bind {spec.commands}, {spec.events}: {error}\n")

@@ -32,6 +32,7 @@ from settings import logs
 from settings.config import ConfigError, Settings, load
 from settings.endpoints import Endpoints
 from settings.logs import Logger
+from settings.printable import printable
 from settings.stops import StopSignals
 
 BROKER = "broker"
@@ -71,7 +72,7 @@ def run(config: Path | None, stops: StopSignals) -> int:
             raise_limit()
             return Supervisor(settings, devices, stops, folder).serve()
     except ConfigError as error:
-        sys.stderr.write(f"vrambroker: {error}\n")
+        sys.stderr.write(f"vrambroker: {printable(str(error))}\n")
         return 2
 
 

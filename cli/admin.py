@@ -55,5 +55,5 @@ def _execute(endpoint: str | None, as_json: bool, command: Command, reply: type[
     from client.answers import as_kind
 
     with session(endpoint, as_json) as this:
-        answer = as_kind(this.client.call(command), reply)
+        answer = as_kind(this.call(command), reply)
         this.answer(answer, headline(answer.reply.device_state.value, answer.reply.message))

@@ -18,14 +18,14 @@ PARTS = ("commands", "replies", "events")
 def models(endpoint: str | None, as_json: bool, command: ListModels) -> None:
     """Show a page of the catalogue."""
     with session(endpoint, as_json) as this:
-        answer = as_kind(this.client.call(command), ListModelsReply)
+        answer = as_kind(this.call(command), ListModelsReply)
         this.answer(answer, catalogue.models_view(answer.reply, this.out.width))
 
 
 def info(endpoint: str | None, as_json: bool, command: GetModelInfo) -> None:
     """Show all that is known of one model."""
     with session(endpoint, as_json) as this:
-        answer = as_kind(this.client.call(command), GetModelInfoReply)
+        answer = as_kind(this.call(command), GetModelInfoReply)
         this.answer(answer, catalogue.info_view(answer.reply))
 
 

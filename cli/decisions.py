@@ -23,7 +23,7 @@ def plan(context: typer.Context, model_id: ModelId, device: Device = "", as_json
     from protocol.replies import PlanReply
 
     with session(context.obj, as_json) as this:
-        answer = as_kind(this.client.call(Plan(model_id=model_id, device_id=device)), PlanReply)
+        answer = as_kind(this.call(Plan(model_id=model_id, device_id=device)), PlanReply)
         this.answer(answer, plan_view(answer.reply))
 
 
@@ -40,5 +40,5 @@ def explain(
     from protocol.replies import ExplainReply
 
     with session(context.obj, as_json) as this:
-        answer = as_kind(this.client.call(Explain(target_request_id=request_id)), ExplainReply)
+        answer = as_kind(this.call(Explain(target_request_id=request_id)), ExplainReply)
         this.answer(answer, explain_view(answer.reply))

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from cli.streams import write_json
 from settings.keys import PublicKey, Role
+from settings.printable import printable
 
 if TYPE_CHECKING:
     from settings.keys import KeyFolder
@@ -65,7 +66,7 @@ def list_keys(config: Config = None, as_json: AsJson = False) -> None:
         admitted, problems = folder.read()
         keys = [_shown(key, folder) for key in admitted]
         for problem in problems:
-            sys.stderr.write(f"warning: {problem}\n")
+            sys.stderr.write(f"warning: {printable(problem)}\n")
         _print([*keys, _server(folder)] if keys else [], as_json)
 
 
@@ -137,7 +138,7 @@ def _print(keys: list[Shown], as_json: bool) -> None:
         if key.secret_z85:
             lines += [f"  secret Z85  {key.secret_z85}", f"  secret hex  {key.secret_hex}"]
         if key.file:
-            lines.append(f"  file {key.file}")
+            lines.append(f"  file {printable(key.file)}")
         sys.stdout.write("\n".join(lines) + "\n")
     if not keys:
         sys.stdout.write("no keys\n")

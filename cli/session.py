@@ -8,23 +8,26 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 import msgspec
 import zmq
-from rich.console import Console, Group, RenderableType
+from msgspec import structs
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.text import Text
 
 from cli.streams import write_json
+from cli.terminal import Terminal, readable
 from client.answers import Answer, CommandFailed, NoAnswer, UnexpectedReply
 from client.sync import Client
-from protocol.commands import Cancel, Ping
+from protocol.commands import Cancel, Command, Ping
 from protocol.errors import ErrorInfo
-from protocol.replies import Reply
+from protocol.replies import ProgressReply, Reply
 from settings.config import ConfigError
+from settings.printable import printable
 
 FAILED = 1
 USAGE = 2
@@ -40,9 +43,20 @@ class Session:
     def __init__(self, client: Client, as_json: bool) -> None:
         self.client = client
         self.as_json = as_json
-        self.out = Console()
-        self.err = Console(stderr=True)
+        self.out = Terminal()
+        self.err = Terminal(stderr=True)
         self.running: str | None = None
+
+    def call(
+        self,
+        command: Command,
+        attachments: Sequence[bytes] = (),
+        *,
+        on_progress: Callable[[ProgressReply], None] | None = None,
+    ) -> Answer[Reply]:
+        """Execute a command. The reply's text is as it may be shown; its payload and attachments are as received."""
+        answer = self.client.call(command, attachments, on_progress=on_progress)
+        return structs.replace(answer, reply=readable(answer.reply))
 
     def answer(self, answer: Answer[Reply], view: RenderableType) -> None:
         """Show a reply: the view for people, or the reply's JSON."""
@@ -92,7 +106,7 @@ def _cancel(session: Session) -> None:
         return
     with suppress(CommandFailed, NoAnswer, KeyboardInterrupt):
         session.client.call(Cancel(target_request_id=session.running), timeout=CANCEL_SECONDS)
-        session.err.print(f"cancelled {session.running}", markup=False)
+        session.err.print(f"cancelled {session.running}")
 
 
 @contextmanager
@@ -103,7 +117,7 @@ def orderly(as_json: bool = False) -> Iterator[None]:
     except CommandFailed as failure:
         if as_json:
             print_json(failure.answer.payload)
-        Console(stderr=True).print(failure_panel(failure.info))
+        Terminal(stderr=True).print(failure_panel(readable(failure.info)))
         raise SystemExit(FAILED) from None
     except NoAnswer as silence:
         hint = "" if silence.connected else "; start one with `vrambroker serve`"
@@ -120,7 +134,8 @@ def orderly(as_json: bool = False) -> Iterator[None]:
 
 def fail(text: str, status: int) -> NoReturn:
     """End the process with a line on standard error."""
-    Console(stderr=True).print(Text("error: ", style="bold red") + Text(text), soft_wrap=True)
+    shown = Text.assemble(("error: ", "bold red"), printable(text))
+    Terminal(stderr=True).print(shown, soft_wrap=True)
     raise SystemExit(status)
 
 

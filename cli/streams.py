@@ -9,6 +9,8 @@ import io
 import os
 import sys
 
+from settings.printable import printable_json
+
 
 def prepare() -> None:
     """Make the streams such that no text can break them."""
@@ -21,7 +23,7 @@ def prepare() -> None:
 
 
 def write_json(document: bytes) -> None:
-    """One JSON document and the end of its line."""
+    """One JSON document and the end of its line; what a terminal would obey stands in it as escapes."""
     sys.stdout.flush()
-    sys.stdout.buffer.write(document + b"\n")
+    sys.stdout.buffer.write(printable_json(document) + b"\n")
     sys.stdout.buffer.flush()

@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
-from rich.console import Console
 from rich.live import Live
 
 from cli.screens import devices as screens
 from cli.screens.events import event_line
-from cli.session import FAILED, FIRST_ANSWER_SECONDS, connect, fail, orderly, session
+from cli.session import FAILED, FIRST_ANSWER_SECONDS, Session, connect, fail, orderly, session
 from cli.streams import write_json
+from cli.terminal import readable
 from client.answers import Answer, CommandFailed, NoAnswer, as_kind
 from client.events import EventStream
 from client.sync import Client
 from protocol.commands import GetVramModelStatus, Hello, ListDevices, Ping
-from protocol.replies import GetVramModelStatusReply, HelloReply, ListDevicesReply, Reply
+from protocol.replies import GetVramModelStatusReply, HelloReply, ListDevicesReply
 
 POLL_SECONDS = 0.2
 
@@ -28,8 +28,8 @@ def status(endpoint: str | None, as_json: bool, *, model_id: str, wait_seconds: 
         with orderly():
             ready = wait_until_ready(endpoint, wait_seconds)
     with session(endpoint, as_json) as this:
-        answer = as_kind(this.client.call(GetVramModelStatus(model_id=model_id)), GetVramModelStatusReply)
-        hello = as_kind(this.client.call(Hello()), HelloReply).reply
+        answer = as_kind(this.call(GetVramModelStatus(model_id=model_id)), GetVramModelStatusReply)
+        hello = as_kind(this.call(Hello()), HelloReply).reply
         this.answer(answer, screens.status_view(hello, this.client.endpoint, answer.reply))
         if not ready:
             late = [f"{device.device_id} {device.state.value}" for device in answer.reply.devices]
@@ -64,28 +64,27 @@ def ps(endpoint: str | None, as_json: bool, *, watch: bool, interval_seconds: fl
     """Show every device with its memory, its models and its work; with `watch`, until interrupted."""
     with session(endpoint, as_json) as this:
         if watch and not as_json:
-            _watch(this.client, this.out, interval_seconds)
+            _watch(this, interval_seconds)
         else:
-            answer = _devices(this.client)
+            answer = _devices(this)
             this.answer(answer, screens.ps_view(answer.reply, this.out.width))
 
 
-def _watch(client: Client, console: Console, interval_seconds: float) -> None:
-    with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+def _watch(this: Session, interval_seconds: float) -> None:
+    with Live(console=this.out, screen=this.out.is_terminal, auto_refresh=False) as live:
         while True:
-            live.update(screens.ps_view(_devices(client).reply, console.width), refresh=True)
+            live.update(screens.ps_view(_devices(this).reply, this.out.width), refresh=True)
             time.sleep(interval_seconds)
 
 
-def _devices(client: Client, device_id: str = "") -> Answer[ListDevicesReply]:
-    answer: Answer[Reply] = client.call(ListDevices(device_id=device_id))
-    return as_kind(answer, ListDevicesReply)
+def _devices(this: Session, device_id: str = "") -> Answer[ListDevicesReply]:
+    return as_kind(this.call(ListDevices(device_id=device_id)), ListDevicesReply)
 
 
 def devices(endpoint: str | None, as_json: bool, *, device_id: str) -> None:
     """Show each device as hardware and as a process."""
     with session(endpoint, as_json) as this:
-        answer = _devices(this.client, device_id)
+        answer = _devices(this, device_id)
         this.answer(answer, screens.devices_view(answer.reply))
 
 
@@ -98,6 +97,6 @@ def events(
             if as_json:
                 write_json(published.payload)
             else:
-                this.out.print(event_line(published), soft_wrap=True)
+                this.out.print(event_line(readable(published)), soft_wrap=True)
             if number == count:
                 return

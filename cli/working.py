@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from cli.screens import catalogue, residency
 from cli.session import USAGE, Session, fail, session
+from cli.terminal import readable
 from cli.units import duration, size
 from client.answers import Answer, as_kind
 from client.images import Picture, pictures
@@ -28,6 +29,7 @@ from protocol.replies import (
     ScanModelsReply,
     UnloadModelReply,
 )
+from settings.printable import printable
 
 
 def load(endpoint: str | None, as_json: bool, command: LoadModel) -> None:
@@ -50,14 +52,14 @@ def unload(endpoint: str | None, as_json: bool, command: UnloadModel) -> None:
 def pin(endpoint: str | None, as_json: bool, command: PinModel | UnpinModel) -> None:
     """Set or lift a pin."""
     with session(endpoint, as_json) as this:
-        answer = as_kind(this.client.call(command), PinModelReply)
+        answer = as_kind(this.call(command), PinModelReply)
         this.answer(answer, residency.pin_view(answer.reply))
 
 
 def cancel(endpoint: str | None, as_json: bool, command: Cancel) -> None:
     """Stop a command."""
     with session(endpoint, as_json) as this:
-        answer = as_kind(this.client.call(command), CancelReply)
+        answer = as_kind(this.call(command), CancelReply)
         outcome = answer.reply.outcome.value.replace("_", " ")
         this.answer(answer, residency.headline(outcome, answer.reply.target_request_id))
 
@@ -78,7 +80,7 @@ def generate(endpoint: str | None, as_json: bool, command: Generate, *, image: P
         this.answer(answer, residency.generate_view(answer.reply, files))
         if as_json:
             for file in files:
-                this.err.print(str(file), markup=False, soft_wrap=True)
+                this.err.print(printable(str(file)), soft_wrap=True)
 
 
 def run(this: Session, command: Command, title: str, attachments: tuple[bytes, ...] = ()) -> Answer[Reply]:
@@ -88,9 +90,9 @@ def run(this: Session, command: Command, title: str, attachments: tuple[bytes, .
     this.running = command.request_id if command.wait_for_completion else None
     try:
         if not show:
-            return this.client.call(command, attachments)
+            return this.call(command, attachments)
         with advancing(this, title) as advance:
-            return this.client.call(command, attachments, on_progress=advance.tell)
+            return this.call(command, attachments, on_progress=advance.tell)
     finally:
         # An interrupt is handled by the session, which must still know what runs.
         if not isinstance(sys.exc_info()[1], KeyboardInterrupt):
@@ -106,6 +108,7 @@ class Advance:
 
     def tell(self, reply: ProgressReply) -> None:
         """Move the bar to where the reply says that the command is."""
+        reply = readable(reply)
         left = f", {duration(reply.eta_ms)} left" if reply.eta_ms else ""
         if reply.steps:
             self._set(reply.step or 0, reply.steps, f"step {reply.step}/{reply.steps}{left}")
@@ -127,7 +130,7 @@ def advancing(this: Session, title: str) -> Iterator[Advance]:
         TextColumn("{task.fields[at]}", markup=False),
     )
     with Progress(*columns, TimeElapsedColumn(), console=this.err, transient=True) as progress:
-        yield Advance(progress, progress.add_task(title, total=None, at=""))
+        yield Advance(progress, progress.add_task(printable(title), total=None, at=""))
 
 
 def read_image(path: Path) -> bytes:

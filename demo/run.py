@@ -19,7 +19,6 @@ from typing import Annotated
 
 import psutil
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.rule import Rule
 from rich.table import Table
@@ -28,6 +27,7 @@ from rich.text import Text
 from cli.screens import devices as device_screens
 from cli.screens import residency
 from cli.session import failure_panel
+from cli.terminal import Terminal
 from cli.units import duration, size
 from client import Answer, Client, CommandFailed, NoAnswer, pictures
 from demo.inventory import DemoModel
@@ -46,7 +46,7 @@ STEPS = 8
 SIDE = 64
 LOG_LINES = 20
 
-console = Console()
+console = Terminal()
 
 
 class Broken(Exception):
@@ -69,7 +69,7 @@ class Served:
             "VRAMBROKER_DEVICES": os.environ.get("VRAMBROKER_DEVICES", "auto"),
         }
         with self.log.open("wb") as log:
-            words = [sys.executable, "-m", "cli", "serve"]
+            words = [sys.executable, "-P", "-m", "cli", "serve"]
             self.process = psutil.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def connect(self) -> Client:

@@ -10,8 +10,11 @@ import atexit
 import logging
 import os
 import sys
-from typing import Any, NoReturn
+import traceback
+from collections.abc import MutableMapping
+from typing import Any, NoReturn, TextIO
 
+from settings.printable import printable, printable_lines
 from settings.sink import Sink
 
 _context: dict[str, Any] = {}
@@ -70,16 +73,29 @@ class _Lines:
     """Where structlog's lines end: whole ones, to whatever standard error is now."""
 
     def msg(self, message: str) -> None:
-        sys.stderr.write(message + "\n")
+        if isinstance(sys.stderr, Sink):
+            sys.stderr.put(message + "\n")
+        else:
+            sys.stderr.write(message + "\n")
 
     log = debug = info = warn = warning = error = exception = critical = fatal = failure = err = msg
+
+
+def _printable_fields(_logger: Any, _level: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A processor: text of files and peers as a terminal may show it. What is no text is shown by its `repr`."""
+    return {key: printable(value) if isinstance(value, str) else value for key, value in fields.items()}
+
+
+def _traceback(stream: TextIO, error: Any) -> None:
+    """The plain traceback, without the values of variables: keys may be among them."""
+    stream.write("\n" + printable_lines("".join(traceback.format_exception(*error)).rstrip("\n")))
 
 
 def _structlog() -> Any:
     import structlog  # noqa: PLC0415 - see above
 
     people = sys.stderr.isatty()
-    tail: list[Any] = [structlog.dev.ConsoleRenderer()]
+    tail: list[Any] = [_printable_fields, structlog.dev.ConsoleRenderer(exception_formatter=_traceback)]
     if not people:
         tail = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(

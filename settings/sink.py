@@ -13,6 +13,8 @@ import threading
 import time
 from queue import Empty, SimpleQueue
 
+from settings.printable import printable_lines
+
 MOST_LINES = 2000
 LONGEST_LINE = 16 << 10
 """Characters; of a longer one the rest is left out."""
@@ -34,12 +36,16 @@ class Sink(io.TextIOBase):
         self._thread.start()
 
     def write(self, text: str) -> int:
-        """Queue a text; it is lost where too many wait already."""
+        """Queue what a library prints, its control characters spelled out; it is lost where too many wait already."""
+        self.put(printable_lines(text))
+        return len(text)
+
+    def put(self, text: str) -> None:
+        """Queue a text as it is."""
         if self._lines.qsize() >= self._most_lines:
             self.lost += 1
         elif text:
             self._lines.put(text if len(text) <= LONGEST_LINE else text[:LONGEST_LINE] + "...\n")
-        return len(text)
 
     def writable(self) -> bool:
         return True
@@ -69,7 +75,7 @@ class Sink(io.TextIOBase):
                 text = ""
             if text is None:
                 return
-            if not (self._told_of_losses() and self._put(text)):
+            if not (self._told_of_losses() and self._written(text)):
                 self.lost += bool(text)
 
     def _told_of_losses(self) -> bool:
@@ -77,12 +83,12 @@ class Sink(io.TextIOBase):
         if lost <= self._told:
             return True
         count = lost - self._told
-        said = self._put(f'{{"event": "lines of the log were lost", "level": "warning", "lost": {count}}}\n')
+        said = self._written(f'{{"event": "lines of the log were lost", "level": "warning", "lost": {count}}}\n')
         if said:
             self._told = lost
         return said
 
-    def _put(self, text: str) -> bool:
+    def _written(self, text: str) -> bool:
         """Write all of it, however long the reader takes; False where it can never be written."""
         left = memoryview(text.encode("utf-8", "backslashreplace"))
         while left:

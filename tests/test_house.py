@@ -115,6 +115,29 @@ def test_the_settings_alone_read_the_projects_environment(package: str, path: Pa
     assert not (texts and reads), f"{path.relative_to(ROOT)} reads {sorted(texts)}"
 
 
+def started_with(path: Path) -> Iterator[list[str]]:
+    """The words of every command in a file that runs a module or a text, as far as they are written there."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.List):
+            words = [item.value if isinstance(item, ast.Constant) else ast.unparse(item) for item in node.elts]
+            if any("executable" in str(word) or "python_of" in str(word) for word in words):
+                yield [str(word) for word in words]
+
+
+@pytest.mark.parametrize("package", [*PRODUCT, "bench", "tests"])
+def test_no_process_imports_from_the_folder_that_it_was_started_in(package: str) -> None:
+    for path in sources(package):
+        for words in started_with(path):
+            if {"-m", "-c"} & set(words):
+                assert any("-P" in word.split() for word in words), f"{path.relative_to(ROOT)} starts {words}"
+
+
+def test_no_target_imports_from_the_folder_that_it_was_started_in() -> None:
+    lines = [line for line in (ROOT / "Makefile").read_text().splitlines() if " -m " in line or " -c " in line]
+    started = [line for line in lines if "python" in line.lower() or "$$p" in line]
+    assert started and all(" -P " in line or " -I " in line for line in started)
+
+
 @pytest.mark.parametrize(("package", "path"), FILES)
 def test_a_file_fits_on_a_few_screens(package: str, path: Path) -> None:
     lines = len(path.read_text().splitlines())

@@ -37,9 +37,9 @@ def install(peer: str) -> str:
     pins = requirements.read_text().splitlines()
     pinned = next(pin for pin in pins if pin.startswith(f"{peer}=="))
     print(f"bench-peers: {pinned} ({len(pins)} packages) into {folder}", flush=True)
-    pip = [str(python_of(peer)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [str(python_of(peer)), "-P", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     try:
-        for command in ([sys.executable, "-m", "venv", str(folder)], [*pip, "--requirement", str(requirements)]):
+        for command in ([sys.executable, "-P", "-m", "venv", str(folder)], [*pip, "--requirement", str(requirements)]):
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS)
     except subprocess.TimeoutExpired:
         return f"not installed within {INSTALL_SECONDS} s"

@@ -118,7 +118,7 @@ def serving(module: str, path: str) -> Iterator[int]:
     """`python -m module serve PORT PATH` from the first answered request on; gives the port."""
     port = free_port()
     server = subprocess.Popen(
-        [sys.executable, "-m", module, "serve", str(port), path], stdout=sys.stderr, start_new_session=True
+        [sys.executable, "-P", "-m", module, "serve", str(port), path], stdout=sys.stderr, start_new_session=True
     )
     try:
         end = time.monotonic() + START_SECONDS

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -15,6 +16,8 @@ from bench.peers import environments
 
 START_AND_STOP_SECONDS = 120.0
 ENDING_SECONDS = 15.0
+OURS = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+"""The peer's environment knows nothing of this project but where it is."""
 
 
 class Row(Round, frozen=True, kw_only=True):
@@ -37,10 +40,10 @@ class Unmeasured(Exception):
 
 def ask(peer: str, arguments: list[str], seconds: float) -> Measured:
     """One run of the peer; `seconds` is the time that it measures. Raises Unmeasured with the last that it said."""
-    command = [str(environments.python_of(peer)), "-m", f"bench.peers.{peer}_echo", *arguments]
+    command = [str(environments.python_of(peer)), "-P", "-m", f"bench.peers.{peer}_echo", *arguments]
     said, log = (environments.FOLDER / f"{peer}.{kind}" for kind in ("out", "log"))
     with said.open("wb") as output, log.open("wb") as errors:
-        script = subprocess.Popen(command, stdout=output, stderr=errors, start_new_session=True)
+        script = subprocess.Popen(command, stdout=output, stderr=errors, env=OURS, start_new_session=True)
         try:
             script.wait(timeout=START_AND_STOP_SECONDS + seconds)
         except subprocess.TimeoutExpired as late:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 STANDARD_ERROR = 2
+NOWHERE = "/"
 
 
 class LocalProcess:
@@ -69,17 +70,22 @@ class LocalProcess:
 
 
 class LocalLauncher:
-    """Starts `python -m module argument` beside this process."""
+    """Starts `python -m module argument` beside this process.
+
+    Where somebody typed the command decides nothing: `-P` keeps that folder off the path of modules, and children work
+    in the root folder, where no relative name of a library finds anything of anybody's.
+    """
 
     def launch(
         self, module: str, argument: str, *, talks: bool = False, descriptors: tuple[int, ...] = ()
     ) -> LocalProcess:
         """Start a child, which inherits `descriptors`; `talks` gives it a standard output to be read here."""
         popen = subprocess.Popen(
-            [sys.executable, "-m", module, argument],
+            [sys.executable, "-P", "-m", module, argument],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if talks else STANDARD_ERROR,
             pass_fds=descriptors,
+            cwd=NOWHERE,
             process_group=0,
         )
         assert popen.stdin is not None

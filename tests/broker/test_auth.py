@@ -50,7 +50,7 @@ class Broker:
         self.log = folder / "log"
         with self.log.open("wb") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "broker", msgspec.json.encode(spec).decode()],
+                [sys.executable, "-P", "-m", "broker", msgspec.json.encode(spec).decode()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stream,

@@ -54,6 +54,6 @@ def test_looks_are_rare() -> None:
 
 def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
     script = "from broker.descriptors import raise_limit; print(raise_limit())"
-    command = ["sh", "-c", 'ulimit -Sn 100; ulimit -Hn 300; exec "$0" -c "$1"', sys.executable, script]
+    command = ["sh", "-c", 'ulimit -Sn 100; ulimit -Hn 300; exec "$0" -P -c "$1"', sys.executable, script]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout.strip() == "300"

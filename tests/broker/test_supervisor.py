@@ -34,7 +34,7 @@ def child(failures: int = 3) -> Child:
 
 @pytest.fixture
 def process() -> Iterator[LocalProcess]:
-    popen = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    popen = subprocess.Popen([sys.executable, "-P", "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     yield LocalProcess(popen)
     popen.kill()
     popen.wait()
@@ -291,7 +291,7 @@ def test_a_line_to_a_process_that_does_not_read_blocks_nobody() -> None:
     reader, writer = socket.socketpair()
     with reader, writer:
         popen = subprocess.Popen(
-            [sys.executable, "-c", "import time; time.sleep(60)"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-P", "-c", "import time; time.sleep(60)"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert popen.stdin is not None
         os.set_blocking(popen.stdin.fileno(), False)

@@ -41,7 +41,7 @@ class Link:
             model_roots=[str(self.root)],
             heartbeat_ms=50,
         )
-        command = [sys.executable, "-m", "catalog", link.encode_spec(spec)]
+        command = [sys.executable, "-P", "-m", "catalog", link.encode_spec(spec)]
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=TOP)
         self.worker = b""
         self.asked = 0

@@ -56,7 +56,7 @@ class Machine:
         self.lives += 1
         with self.log.open("wb") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cli.main", "serve"],
+                [sys.executable, "-P", "-m", "cli.main", "serve"],
                 cwd=ROOT,
                 env=self._environment,
                 stderr=stream,

@@ -45,7 +45,7 @@ def vrambroker(tmp_path: Path) -> Run:
             "PYTHONUTF8": "1",
         }
         return subprocess.run(
-            [sys.executable, "-m", "cli", *words],
+            [sys.executable, "-P", "-m", "cli", *words],
             cwd=tmp_path,
             env=environment,
             capture_output=True,

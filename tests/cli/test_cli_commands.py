@@ -168,7 +168,7 @@ def test_interrupting_a_generation_cancels_it_without_a_traceback(tmp_path: Path
             received.send(replies.of_action(action))
 
     with Router(answer) as router:
-        words = [sys.executable, "-m", "cli", "-e", router.endpoint, "generate", "m", "p", "-o", str(tmp_path)]
+        words = [sys.executable, "-P", "-m", "cli", "-e", router.endpoint, "generate", "m", "p", "-o", str(tmp_path)]
         with interruptible(words) as process:
             while not begun:
                 assert process.poll() is None
@@ -194,7 +194,7 @@ def test_serve_is_handed_over_before_typer_is_imported() -> None:
     for words in (["serve", "--help"], ["serve", "--config"], ["serve", "x"], ["ps"], []):
         assert serve_arguments(words) == (False, None)
     loaded = "import sys, cli.main; print([m for m in ('typer', 'rich', 'torch', 'zmq', 'client') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", loaded], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
@@ -212,7 +212,7 @@ def test_json_is_utf8_and_text_what_can_be_shown_whatever_the_locale(broker: Rou
         "PYTHONIOENCODING": "ascii",
     }
     for words in (("models", "--json"), ("models",), ("ps",)):
-        command = [sys.executable, "-m", "cli", "--endpoint", broker.endpoint, *words]
+        command = [sys.executable, "-P", "-m", "cli", "--endpoint", broker.endpoint, *words]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False)
         assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
         if "--json" in words:
@@ -221,6 +221,6 @@ def test_json_is_utf8_and_text_what_can_be_shown_whatever_the_locale(broker: Rou
 
 def test_closed_standard_output_is_no_traceback(broker: Router, tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = ["sh", "-c", 'exec "$0" "$@" >&-', sys.executable, "-m", "cli", "--endpoint", broker.endpoint, "ps"]
+    command = ["sh", "-c", 'exec "$0" "$@" >&-', sys.executable, "-P", "-m", "cli", "--endpoint", broker.endpoint, "ps"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import msgspec
 import pytest
 import replies
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 from cli.screens import bars, catalogue, decisions, devices, events, residency
 from cli.session import failure_panel
+from cli.terminal import Terminal, readable
 from client.events import Published
 from protocol.enums import DeviceState, JobState, PressureLevel, Tier
 from protocol.events import CatalogEvent, Event, JobEvent, ModelEvent, QueueEvent, TelemetryEvent, WorkerEvent
@@ -59,7 +62,7 @@ def drawn(view: RenderableType, width: int, encoding: str = "utf-8") -> str:
     """What a console of this width prints; no line of it is wider."""
     raw = io.BytesIO()
     with io.TextIOWrapper(raw, encoding=encoding, errors="strict") as file:
-        Console(file=file, width=width, force_terminal=True, color_system=None).print(view)
+        Terminal(file=file, width=width, force_terminal=True, color_system=None).print(view)
         file.flush()
         text = raw.getvalue().decode(encoding)
     assert all(len(line) <= width for line in text.splitlines())
@@ -70,9 +73,9 @@ def reply(action: str) -> Any:
     return replies.of_action(action)
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_screens_fit_any_width(width: int) -> None:
-    views = (
+def every_screen(width: int, reply: Callable[[str], Any]) -> tuple[RenderableType, ...]:
+    error = reply("load_model refused").error
+    return (
         devices.ps_view(reply("list_devices"), width),
         devices.devices_view(reply("list_devices")),
         devices.status_view(reply("hello"), "tcp://127.0.0.1:5555", reply("get_vram_model_status")),
@@ -83,9 +86,59 @@ def test_screens_fit_any_width(width: int) -> None:
         residency.unload_view(reply("unload_model")),
         residency.pin_view(reply("pin_model")),
         residency.generate_view(reply("generate"), [Path("out/a.png")]),
+        failure_panel(error),
     )
-    for view in views:
+
+
+def well_or_refused(name: str) -> Any:
+    action, _, refused = name.partition(" ")
+    return replies.refusal(action) if refused else reply(action)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_screens_fit_any_width(width: int) -> None:
+    for view in every_screen(width, well_or_refused):
         assert drawn(view, width).strip()
+
+
+HOSTILE = "\x1b]0;PWNED\x07\x1b[2J\x9b2J\r\nerror: forged\u202e\u2066\u2028[bold]x[/bold]\x7f"
+"""A title, a cleared screen, a line that looks like ours, reversed text, markup."""
+DANGEROUS = set(HOSTILE) - set("0;PWNED2J[]()/ \nerror: forgedboldx")
+
+
+def spoilt(value: Any) -> Any:
+    """The value with hostile text at the end of every text in it."""
+    match value:
+        case str():
+            return value + HOSTILE
+        case msgspec.Struct():
+            return msgspec.structs.replace(value, **{n: spoilt(getattr(value, n)) for n in value.__struct_fields__})
+        case list():
+            return [spoilt(item) for item in value]
+        case dict():
+            return {spoilt(key) if isinstance(key, str) else key: spoilt(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_text_of_a_peer_reaches_the_terminal_as_anything_but_text(width: int) -> None:
+    for view in every_screen(width, lambda name: readable(spoilt(well_or_refused(name)))):
+        shown = drawn(view, width)
+        assert not DANGEROUS & set(shown)
+        assert not any(line.startswith("error: forged") for line in shown.splitlines())
+    assert "\\x1b]0;PWNED\\x07" in drawn(catalogue.info_view(readable(spoilt(reply("get_model_info")))), 200)
+
+
+def test_what_a_screen_forgot_to_spell_out_is_caught_on_its_way_out() -> None:
+    shown = drawn(Text(HOSTILE), 200)
+    assert not DANGEROUS & set(shown) and "[bold]x[/bold]" in shown
+
+
+def test_the_hostile_text_would_be_obeyed_without_either() -> None:
+    raw = io.StringIO()
+    Console(file=raw, width=200, force_terminal=True).print(Text(HOSTILE))
+    assert set(raw.getvalue()) & DANGEROUS
 
 
 def test_ps_shows_memory_models_step_and_pressure() -> None:

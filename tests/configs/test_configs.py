@@ -62,10 +62,10 @@ def test_a_broker_starts_with_it_and_stops_clean(path: Path, tmp_path: Path) -> 
     if path.stem == SECURE:
         for name, role in (("studio", "client"), ("operator", "admin")):
             words = ["keys", "make", name, "--role", role, "--config", str(path)]
-            subprocess.run([sys.executable, "-m", "cli.main", *words], cwd=ROOT, env=own, check=True, timeout=60)
+            subprocess.run([sys.executable, "-P", "-m", "cli.main", *words], cwd=ROOT, env=own, check=True, timeout=60)
     log = tmp_path / "log"
     with log.open("wb") as stream:
-        command = [sys.executable, "-m", "cli.main", "serve", "--config", str(path)]
+        command = [sys.executable, "-P", "-m", "cli.main", "serve", "--config", str(path)]
         process = subprocess.Popen(command, cwd=ROOT, env=own, stderr=stream, stdout=stream)
     try:
         endpoints = wait_for(lambda: json.loads((tmp_path / "runtime/endpoints.json").read_text()))
@@ -83,7 +83,7 @@ def test_a_broker_starts_with_it_and_stops_clean(path: Path, tmp_path: Path) -> 
 
 
 def test_secure_is_refused_before_keys_were_made(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "cli.main", "serve", "--config", str(ROOT / "configs/secure.toml")]
+    words = [sys.executable, "-P", "-m", "cli.main", "serve", "--config", str(ROOT / "configs/secure.toml")]
     refused = subprocess.run(
         words, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=False
     )

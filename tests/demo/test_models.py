@@ -135,7 +135,16 @@ def test_sd15_and_flux_share_one_text_encoder(models: Path) -> None:
 
 
 def test_a_process_of_its_own_makes_the_same_bytes(models: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "demo.models", str(tmp_path), "--only", DemoModel.SDXL_SINGLE, "--no-virtual"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "demo.models",
+        str(tmp_path),
+        "--only",
+        DemoModel.SDXL_SINGLE,
+        "--no-virtual",
+    ]
     subprocess.run(command, check=True, capture_output=True, cwd=REPOSITORY, timeout=60)
     made = fingerprint(tmp_path)
     there = fingerprint(models)

@@ -49,7 +49,7 @@ class Broker:
             version="fuzz",
         )
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "broker", msgspec.json.encode(spec).decode()],
+            [sys.executable, "-P", "-m", "broker", msgspec.json.encode(spec).decode()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -125,7 +125,7 @@ def serving(folder: Path, models: Path, **settings: str) -> Iterator[Broker]:
     }
     environment |= {f"VRAMBROKER_{key.upper()}": value for key, value in settings.items()}
     with log.open("wb") as stream:
-        command = [sys.executable, "-m", "cli.main", "serve"]
+        command = [sys.executable, "-P", "-m", "cli.main", "serve"]
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=stream, stdout=stream)
     broker: Broker | None = None
     try:

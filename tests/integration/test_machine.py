@@ -39,7 +39,7 @@ class Service:
             "drain": "2",
         }
         environment |= {f"VRAMBROKER_{key.upper()}": value for key, value in (own | settings).items()}
-        command = [*words, sys.executable, "-m", "cli.main", "serve"]
+        command = [*words, sys.executable, "-P", "-m", "cli.main", "serve"]
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=stderr, stdout=stderr)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._sockets: list[zmq.Socket[bytes]] = []

@@ -29,7 +29,7 @@ def environment(folder: Path, **settings: str) -> dict[str, str]:
 
 
 def run(folder: Path, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cli.main", *words]
+    command = [sys.executable, "-P", "-m", "cli.main", *words]
     return subprocess.run(
         command, cwd=ROOT, env=environment(folder, **settings), capture_output=True, text=True, timeout=60, check=False
     )
@@ -108,7 +108,7 @@ class Serving:
         self.settings = {"MODELS": str(models), "CONFIG": str(config)}
         self.log = folder / "log"
         with self.log.open("wb") as stream:
-            command = [sys.executable, "-m", "cli.main", "serve"]
+            command = [sys.executable, "-P", "-m", "cli.main", "serve"]
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=environment(folder, **self.settings), stdout=stream, stderr=stream
             )

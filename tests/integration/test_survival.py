@@ -292,7 +292,7 @@ def test_a_restart_by_force_does_not_wait(tough: Broker) -> None:
 
 def command_line(broker: Broker, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """`vrambroker` as a person runs it."""
-    command = [sys.executable, "-m", "cli.main", "--endpoint", broker.endpoints["commands"], *arguments]
+    command = [sys.executable, "-P", "-m", "cli.main", "--endpoint", broker.endpoints["commands"], *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=60)
 
 

@@ -44,7 +44,7 @@ class Router:
         self._socket.setsockopt(zmq.LINGER, 0)
         port = self._socket.bind_to_random_port("tcp://127.0.0.1")
         self.spec = msgspec.structs.replace(spec, link=f"tcp://127.0.0.1:{port}")
-        arguments = [sys.executable, "-m", "worker", link.encode_spec(self.spec)]
+        arguments = [sys.executable, "-P", "-m", "worker", link.encode_spec(self.spec)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             arguments, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=REPOSITORY, env=environment

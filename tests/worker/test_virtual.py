@@ -300,7 +300,7 @@ def test_a_virtual_device_imports_no_torch() -> None:
         "import sys, worker.session, worker.actions, worker.devices.virtual;"
         "sys.exit(any(name in sys.modules for name in ('torch', 'diffusers', 'PIL')))"
     )
-    assert subprocess.run([sys.executable, "-c", text], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-P", "-c", text], check=False).returncode == 0
 
 
 def test_telemetry_names_each_absent_reading(virtual: Bench) -> None:
