@@ -6,6 +6,7 @@ may ask for is the core's to decide.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import time
@@ -19,21 +20,15 @@ from zmq.utils import z85
 from broker.core.quotas import Bucket, Sender
 from broker.frames import readable
 from broker.premises import ROLES
-from protocol.link import SCOPE_END
+from broker.ring import Ring
 from protocol.supervision import BrokerSpec, Door
-from settings.config import ConfigError
-from settings.keys import KeyFolder, PublicKey, Role
+from settings.keys import KeyFolder
 from settings.logs import Logger
 
 Socket = zmq.Socket[bytes]
 
 ZAP_ADDRESS = "inproc://zeromq.zap.01"
 HANDSHAKE_MS = 10_000
-LOOK_SECONDS = 1.0
-"""How old the broker's copy of the allow-list may be."""
-
-FRESH_NS = 2_000_000_000
-
 _USER_ID, _FD = "User-Id", int(zmq.SRCFD)
 _EVENT = struct.Struct("=HI")
 _FAILED = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -44,60 +39,6 @@ _REASONS = {
 }
 
 _log = Logger()
-
-
-class Ring:
-    """The allow-list as it stands in the keys folder, by public key."""
-
-    def __init__(self, folder: KeyFolder) -> None:
-        self._folder = folder
-        self._keys: dict[str, PublicKey] = {}
-        self._senders: dict[str, Sender] = {}
-        self._changed_ns = -1
-        self._look_at = 0.0
-
-    def key(self, public: str) -> PublicKey | None:
-        """The entry of a key, None for one that is not admitted.
-
-        A key that is not known makes this look at once: libzmq's peers do not try again after they were refused.
-        """
-        self._look()
-        if public not in self._keys:
-            self._look_at = 0.0
-            self._look()
-        return self._keys.get(public)
-
-    def sender(self, public: str, door: Door) -> Sender:
-        """The sender of a message that came with this key through this door."""
-        self._look()
-        known = self._senders.get(public)
-        if known is not None:
-            return known
-        key = self._keys.get(public)
-        admitted = key is not None and key.role in ROLES[door]
-        admin = key is not None and key.role is Role.ADMIN
-        sender = Sender(key.name if key is not None else "", public + SCOPE_END, admin, admitted)
-        self._senders[public] = sender
-        return sender
-
-    def _look(self) -> None:
-        """Read the folder again where it has changed; a folder that cannot be read changes nothing."""
-        now = time.monotonic()
-        if now < self._look_at:
-            return
-        self._look_at = now + LOOK_SECONDS
-        try:
-            changed_ns = self._folder.path.stat().st_mtime_ns
-            # A file system's clock is coarse: what changed just now may change again under the same time.
-            if changed_ns != self._changed_ns or time.time_ns() - changed_ns < FRESH_NS:
-                keys, problems = self._folder.read()
-                self._keys = {key.public: key for key in keys}
-                for problem in problems:
-                    _log.error("an entry of the allow-list admits nobody", reason=problem)
-                self._changed_ns = changed_ns
-                self._senders.clear()
-        except (OSError, ConfigError) as error:
-            _log.error("the allow-list cannot be read: it stays as it was", error=str(error))
 
 
 class RefusalLog:
@@ -152,6 +93,11 @@ class _Watch:
                 self._gone(value)
                 yield value
 
+    def cut(self) -> None:
+        """End every connection here; who is still admitted comes again by itself."""
+        for descriptor in self._peers:
+            _shut(descriptor)
+
     def _gone(self, descriptor: int) -> None:
         """libzmq tells of a failed handshake right before the end of its connection, which alone names it."""
         peer = self._peers.pop(descriptor, "unknown")
@@ -171,11 +117,13 @@ class Doors:
         folder = KeyFolder(Path(spec.keys))
         self._context = context
         self._server = folder.server()
-        self._ring = Ring(folder)
+        self._ring = Ring(folder.path)
+        self._ring.look()
         self._refusals = RefusalLog()
         self._watches: dict[Door, _Watch] = {}
         self._speakers: dict[bytes, tuple[str, int]] = {}
         self._connections: dict[int, bytes] = {}
+        self._subscribers: set[str] = set()
         self._zap: Socket = context.socket(zmq.REP)
         self._zap.setsockopt(zmq.LINGER, 0)
         self._zap.bind(ZAP_ADDRESS)
@@ -199,13 +147,15 @@ class Doors:
         return [self._zap, *(watch.socket for watch in self._watches.values())]
 
     def attend(self) -> None:
-        """Answer the handshakes that wait, and take in what the monitors tell."""
+        """Answer the handshakes that wait, take in what the monitors tell, and see who is admitted no more."""
         while readable(self._zap):
             self._zap.send_multipart(self._judge(self._zap.recv_multipart()))
         for door, watch in self._watches.items():
             for descriptor in watch.ended():
                 if door is Door.COMMANDS:
                     self._forget(descriptor)
+        if self._ring.look():
+            self._cut_subscribers()
 
     def receive(self, guarded: Socket, door: Door) -> tuple[bytes, list[bytes], Sender]:
         """A message with its sender; where it came from is named by key and routing id. Raises zmq.Again.
@@ -216,6 +166,8 @@ class Doors:
         routing_id, *frames = guarded.recv_multipart(zmq.DONTWAIT, copy=False)
         public = str(frames[0].get(_USER_ID))
         sender = self._ring.sender(public, door)
+        if door is Door.WORKERS and not sender.admitted:
+            _shut(int(frames[0].get(_FD)))
         if door is Door.COMMANDS:
             self._heard(routing_id.bytes, public, int(frames[0].get(_FD)))
             return public.encode() + routing_id.bytes, [frame.bytes for frame in frames], sender
@@ -255,6 +207,17 @@ class Doors:
         if routing_id is not None and self._speakers.get(routing_id, ("", -1))[1] == descriptor:
             del self._speakers[routing_id]
 
+    def _cut_subscribers(self) -> None:
+        """Where a key that subscribed may no more, every subscription ends: libzmq does not tell whose is which.
+
+        Subscribers connect again by themselves, and those that are still admitted are let in.
+        """
+        gone = {public for public in self._subscribers if not self._ring.may_enter(public, Door.EVENTS)}
+        watch = self._watches.get(Door.EVENTS)
+        if gone and watch is not None:
+            self._subscribers -= gone
+            watch.cut()
+
     def _judge(self, request: list[bytes]) -> list[bytes]:
         """The answer to a ZAP request (RFC 27): 200 with the key as the user's id, or 400."""
         version, number, domain, address, _, mechanism, *credentials = [*request, *[b""] * 6][: max(len(request), 6)]
@@ -265,11 +228,19 @@ class Doors:
             reason = "its key is not admitted"
             if key is not None:
                 if domain in {door.value.encode() for door, roles in ROLES.items() if key.role in roles}:
+                    if domain == Door.EVENTS.value.encode():
+                        self._subscribers.add(public)
                     return [version, number, b"200", b"OK", public.encode(), b""]
                 reason = f"its key {key.name} has the role {key.role.value}"
         where = domain.decode(errors="replace")
         self._refusals.tell(reason, endpoint=where, peer=address.decode(errors="replace"), key=public)
         return [b"1.0", number, b"400", b"not admitted", b"", b""]
+
+
+def _shut(descriptor: int) -> None:
+    """End a connection of libzmq's, which finds it closed by its peer."""
+    with contextlib.suppress(OSError, ValueError), socket.socket(fileno=dup(descriptor)) as connection:
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _peer(descriptor: int) -> str:

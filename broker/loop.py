@@ -163,7 +163,8 @@ class Loop:
         else:
             worker, frames, sender = self._link_doors.receive(self._sockets.link, Door.WORKERS)
             if not sender.admitted:
-                _log.warning("a message under a key that is admitted no more", worker=worker.hex())
+                _log.warning("a worker whose key is admitted no more is cut off", worker=worker.hex())
+                self._lost(worker)
                 return
         try:
             header = link.decode_from_worker(frames[0])

@@ -27,7 +27,10 @@ def guarded_doors(settings: Settings) -> list[Door]:
 
 
 def refuse_open_addresses(settings: Settings) -> None:
-    """Addresses that need keys are served only where there are some for them. Raises ConfigError."""
+    """Addresses that need keys are served only where there are some for them. Raises ConfigError.
+
+    A folder that others may write is another matter: it admits nobody until it is mended, which the broker sees.
+    """
     folder = KeyFolder(settings.keys)
     for door in guarded_doors(settings):
         _check_keys(door.value, getattr(settings, door.value), ROLES[door], folder)
@@ -37,11 +40,13 @@ def refuse_open_addresses(settings: Settings) -> None:
 
 def _check_keys(name: str, address: str, roles: frozenset[Role], folder: KeyFolder) -> None:
     wanted = " or ".join(role.value for role in Role if role in roles)
-    if not any(key.role in roles for key in folder.admitted()):
+    found = folder.read()
+    if not found.closed and not any(key.role in roles for key in found.keys):
         role = min(roles, key=list(Role).index)
         text = "is served with CURVE keys only" if _is_local(address) else "is no loopback address: it needs CURVE keys"
         text = f"{name} is '{address}': that {text}, and {folder.path} admits no {wanted}"
-        raise ConfigError(f"{text}; make a key with `vrambroker keys make NAME --role {role.value}`")
+        refused = "".join(f"; {problem}" for problem in found.problems)
+        raise ConfigError(f"{text}; make a key with `vrambroker keys make NAME --role {role.value}`{refused}")
     folder.server()
 
 

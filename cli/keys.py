@@ -63,9 +63,9 @@ def make(
 def list_keys(config: Config = None, as_json: AsJson = False) -> None:
     """List the keys that are admitted, and the broker's own."""
     with _folder(config) as folder:
-        admitted, problems = folder.read()
-        keys = [_shown(key, folder) for key in admitted]
-        for problem in problems:
+        found = folder.read()
+        keys = [_shown(key, folder) for key in found.keys]
+        for problem in found.problems:
             sys.stderr.write(f"warning: {printable(problem)}\n")
         _print([*keys, _server(folder)] if keys else [], as_json)
 

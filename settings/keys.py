@@ -7,7 +7,6 @@ else's to read, `server.key` is the broker's own pair. What a role may do is the
 from __future__ import annotations
 
 import contextlib
-import enum
 import os
 import re
 import secrets
@@ -18,31 +17,26 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from settings.allowlist import (
+    NAME,
+    SUFFIX,
+    Z85_KEY,
+    Admitted,
+    AllowList,
+    PublicKey,
+    Role,
+    read_entry,
+    refuse_loose,
+)
 from settings.config import PREFIX, ConfigError, load
+
+__all__ = ["KeyFile", "KeyFolder", "PublicKey", "Role"]
 
 SERVER = "server"
 LOCAL_WORKERS = "local-workers"
 """The key that the supervisor's own workers use where the worker link has keys."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_Z85 = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _HEX = re.compile(r"[0-9A-Fa-f]{64}")
-
-
-class Role(enum.Enum):
-    """What a key is admitted as: an admin is a client that may also use the admin lane."""
-
-    CLIENT = "client"
-    WORKER = "worker"
-    ADMIN = "admin"
-
-
-class PublicKey(Struct, frozen=True, kw_only=True):
-    """An entry of the allow-list; `public` is Z85 text."""
-
-    name: str
-    role: Role
-    public: str
 
 
 class KeyFile(Struct, frozen=True, kw_only=True):
@@ -69,26 +63,11 @@ class KeyFolder:
 
     def admitted(self) -> list[PublicKey]:
         """The allow-list alone."""
-        return self.read()[0]
+        return self.read().keys
 
-    def read(self) -> tuple[list[PublicKey], list[str]]:
-        """The allow-list, by name, and what is wrong with entries that admit nobody: a text for each that cannot be
-        read, and for each key that stands in it twice, since its role would be chance."""
-        by_public: dict[str, list[PublicKey]] = {}
-        problems = []
-        for path in sorted(self.path.glob("*.pub")):
-            try:
-                key = self._public(path)
-            except ConfigError as error:
-                problems.append(str(error))
-                continue
-            by_public.setdefault(key.public, []).append(key)
-        for keys in by_public.values():
-            if len(keys) > 1:
-                names = " and ".join(key.name for key in keys)
-                problems.append(f"{self.path}: {names} are the same key")
-        alone = [keys[0] for keys in by_public.values() if len(keys) == 1]
-        return sorted(alone, key=lambda key: key.name), problems
+    def read(self) -> Admitted:
+        """The allow-list, and what is wrong with entries that admit nobody. A folder that is not there has none."""
+        return AllowList(self.path).read() if self.path.exists() else Admitted()
 
     def server(self) -> KeyFile:
         """The broker's own pair."""
@@ -96,7 +75,10 @@ class KeyFolder:
 
     def find(self, name: str) -> PublicKey:
         """One entry of the allow-list."""
-        return self._public(self.path / f"{checked(name)}.pub")
+        path = self.path / f"{checked(name)}{SUFFIX}"
+        if not path.exists():
+            raise ConfigError(f"there is no key '{name}' in {self.path}")
+        return read_entry(path)
 
     def secret_file(self, name: str) -> Path | None:
         """The file to give to a key's holder; None where it is not here (any more)."""
@@ -105,7 +87,7 @@ class KeyFolder:
 
     def make(self, name: str, role: Role, public: str | None = None) -> PublicKey:
         """Admit a new key; `public`, as Z85 or hex, is one whose secret its holder keeps."""
-        if checked(name) == SERVER or (self.path / f"{name}.pub").exists() or self._file(name).exists():
+        if checked(name) == SERVER or (self.path / f"{name}{SUFFIX}").exists() or self._file(name).exists():
             raise ConfigError(f"there is a key '{name}' already")
         given = z85(public) if public is not None else None
         self._ready()
@@ -118,20 +100,22 @@ class KeyFolder:
         if secret:
             held = KeyFile(name=name, role=role, public=key.public, secret=secret, server=server)
             self._write(self._file(name), held, 0o600)
-        self._write(self.path / f"{name}.pub", key, 0o644)
+        self._write(self.path / f"{name}{SUFFIX}", key, 0o644)
         return key
 
     def remove(self, name: str) -> None:
         """Admit a key no more, be its entry readable or not."""
-        if not (self.path / f"{checked(name)}.pub").exists():
+        if not (self.path / f"{checked(name)}{SUFFIX}").exists():
             self.find(name)
-        for path in (self.path / f"{name}.pub", self._file(name)):
+        for path in (self.path / f"{name}{SUFFIX}", self._file(name)):
             path.unlink(missing_ok=True)
 
     def _ready(self) -> None:
-        """The folder, this user's alone, with the broker's pair in it."""
+        """The folder, this user's alone, with the broker's pair in it; one that others could write is not mended here,
+        since what they wrote would be admitted."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            refuse_loose(self.path)
             self.path.chmod(0o700)
         except OSError as error:
             raise ConfigError(f"keys folder {self.path}: {error.strerror}") from None
@@ -143,17 +127,6 @@ class KeyFolder:
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.key"
-
-    def _public(self, path: Path) -> PublicKey:
-        try:
-            key = msgspec.json.decode(path.read_bytes(), type=PublicKey)
-        except OSError:
-            raise ConfigError(f"there is no key '{path.stem}' in {self.path}") from None
-        except (ValueError, msgspec.DecodeError) as error:
-            raise ConfigError(f"{path}: {error}") from None
-        if key.name != path.stem or not _Z85.fullmatch(key.public):
-            raise ConfigError(f"{path} is no public key of '{path.stem}'")
-        return key
 
     def _write(self, path: Path, content: Struct, mode: int) -> None:
         """A new file, complete under its name or not there. Raises FileExistsError."""
@@ -172,7 +145,7 @@ class KeyFolder:
 
 def checked(name: str) -> str:
     """A key's name, which is a file's too. Raises ConfigError."""
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise ConfigError(f"'{name[:80]}' is no name of a key: 1 to 64 letters, digits, '.', '_' and '-'")
     return name
 
@@ -189,7 +162,7 @@ def read_key(path: Path) -> KeyFile:
         raise ConfigError(f"key {path}: {error}") from None
     if mode & 0o077:
         raise ConfigError(f"key {path} can be read by others (mode {mode:04o}): make it 0600")
-    if not all(_Z85.fullmatch(text) for text in (key.public, key.secret, key.server)):
+    if not all(Z85_KEY.fullmatch(text) for text in (key.public, key.secret, key.server)):
         raise ConfigError(f"key {path} holds what is no key")
     return key
 
@@ -200,7 +173,7 @@ def own_key() -> KeyFile | None:
     if not chosen:
         return None
     path = Path(chosen)
-    named = _NAME.fullmatch(chosen) and not path.exists()
+    named = NAME.fullmatch(chosen) and not path.exists()
     return read_key(load().keys / f"{chosen}.key" if named else path)
 
 
@@ -217,7 +190,7 @@ def z85(text: str) -> str:
     if _HEX.fullmatch(text):
         return codec.encode(bytes.fromhex(text)).decode()
     with contextlib.suppress(struct.error):
-        if _Z85.fullmatch(text) and codec.decode(text):
+        if Z85_KEY.fullmatch(text) and codec.decode(text):
             return text
     raise ConfigError(f"'{text[:80]}' is no key: 40 characters of Z85, or 64 of hex")
 

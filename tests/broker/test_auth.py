@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +233,86 @@ def test_a_key_that_is_removed_is_refused_on_its_open_connection(broker: Broker)
     time.sleep(1.1)
     assert ask(socket)["error"]["code"] == "UNAUTHORIZED"
     assert is_refused(broker.connect(Door.COMMANDS, held))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def is_unauthorized(socket: Socket) -> bool:
+    reply = ask(socket, {"action": "drain_device", "device_id": "virtual:0"})
+    return not reply["success"] and reply["error"]["code"] == "UNAUTHORIZED"
+
+
+def test_a_role_that_is_changed_in_place_is_seen_on_an_open_connection(broker: Broker) -> None:
+    broker.keys.make("chief", Role.ADMIN)
+    socket = broker.connect(Door.COMMANDS, broker.key("chief"))
+    drain = {"action": "drain_device", "device_id": "virtual:0"}
+    assert ask(socket, drain)["success"] and ask(socket, drain | {"action": "resume_device"})["success"]
+    path = broker.keys.path / "chief.pub"
+    path.write_text(path.read_text().replace('"admin"', '"client"'))
+    wait_until(lambda: is_unauthorized(socket))
+    assert ask(socket)["success"]
+    broker.keys.remove("chief")
+
+
+def test_a_subscription_ends_with_its_key_and_others_go_on(broker: Broker) -> None:
+    broker.keys.make("viewer", Role.CLIENT)
+    mine = broker.connect(Door.EVENTS, broker.key("viewer"), zmq.SUB)
+    other = broker.connect(Door.EVENTS, broker.key("host"), zmq.SUB)
+    caller = broker.connect(Door.COMMANDS, broker.key("host"))
+    assert mine.poll(PATIENCE_MS) and other.poll(PATIENCE_MS)
+    broker.keys.remove("viewer")
+    time.sleep(1.0)
+    while mine.poll(0):
+        mine.recv_multipart()
+
+    def hears() -> bool:
+        ask(caller, {"action": "load_model", "model_id": "nobody", "timeout_seconds": 1})
+        return bool(other.poll(100))
+
+    wait_until(hears)
+    assert not mine.poll(SILENCE_MS)
+
+
+def test_a_worker_whose_key_goes_is_lost_and_cut_off(broker: Broker) -> None:
+    broker.keys.make("gone", Role.WORKER)
+    worker = broker.connect(Door.WORKERS, broker.key("gone"))
+    worker.send(register())
+    assert worker.poll(PATIENCE_MS) and worker.recv()
+    broker.keys.remove("gone")
+    time.sleep(1.0)
+    worker.send(register())
+    broker.logged("a worker whose key is admitted no more is cut off")
+    worker.send(register())
+    assert not worker.poll(SILENCE_MS)
+
+
+@pytest.mark.parametrize("harm", ["gone", "loose"])
+def test_a_folder_in_doubt_admits_nobody_until_it_is_mended(broker: Broker, harm: str) -> None:
+    path, away = broker.keys.path, broker.keys.path.with_name("away")
+    held = broker.key("host")
+    socket = broker.connect(Door.COMMANDS, held)
+    assert ask(socket)["success"]
+    if harm == "gone":
+        path.rename(away)
+    else:
+        path.chmod(0o777)
+    try:
+        wait_until(lambda: not ask(socket)["success"])
+        assert ask(socket)["error"]["code"] == "UNAUTHORIZED"
+        assert is_refused(broker.connect(Door.COMMANDS, held))
+        broker.logged("the allow-list admits less than it holds", "mode 0777" if harm == "loose" else "No such file")
+    finally:
+        if harm == "gone":
+            away.rename(path)
+        else:
+            path.chmod(0o700)
+    wait_until(lambda: bool(ask(socket)["success"]))
+    assert ask(broker.connect(Door.COMMANDS, held))["success"]
 
 
 def test_a_flood_of_refused_handshakes_is_told_in_few_lines(broker: Broker) -> None:

@@ -73,6 +73,19 @@ def test_a_servers_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     assert "can be read by others" in refused.stderr
 
 
+def test_a_keys_folder_that_others_may_write_admits_nobody_and_says_the_mode(tmp_path: Path) -> None:
+    keys = KeyFolder(tmp_path / "runtime" / "data" / "keys")
+    keys.make("host", Role.CLIENT)
+    (keys.path / "host.pub").chmod(0o666)
+    refused = run(tmp_path, "serve", COMMANDS="tcp://0.0.0.0:0")
+    assert (refused.returncode, "mode 0666" in refused.stderr) == (2, True)
+    keys.path.chmod(0o777)
+    listed = run(tmp_path, "keys", "list")
+    assert "no keys" in listed.stdout and "mode 0777" in listed.stderr
+    made = run(tmp_path, "keys", "make", "more", "--role", "client")
+    assert (made.returncode, "mode 0777" in made.stderr) == (1, True)
+
+
 def test_the_command_makes_lists_shows_and_removes_keys(tmp_path: Path) -> None:
     assert "no keys" in run(tmp_path, "keys", "list").stdout
     made, server = json.loads(run(tmp_path, "keys", "make", "host", "--role", "client", "--json").stdout)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import zmq
 
+from settings.allowlist import Admitted
 from settings.config import ConfigError, load
 from settings.keys import KeyFolder, Role, choose, hexadecimal, own_key, read_key, z85
 
@@ -94,7 +95,7 @@ def test_a_key_has_one_name_and_a_name_one_key(folder: KeyFolder) -> None:
     with pytest.raises(ConfigError, match="key of 'server' already"):
         folder.make("b", Role.ADMIN, folder.server().public)
     (folder.path / "b.pub").write_text((folder.path / "a.pub").read_text().replace('"a"', '"b"'))
-    assert folder.admitted() == [] and "a and b are the same key" in folder.read()[1][0]
+    assert folder.admitted() == [] and "a and b are the same key" in folder.read().problems[0]
 
 
 @pytest.mark.parametrize("name", ["", "server", "../a", "a/b", ".a", "a b", "x" * 65])
@@ -108,11 +109,11 @@ def test_a_damaged_entry_of_the_allow_list_admits_nobody_and_harms_no_other(fold
     other = folder.make("other", Role.CLIENT)
     for text in ("", "{}", '{"name":"a","role":"king","public":"x"}', '{"name":"b","role":"client","public":"x"}'):
         (folder.path / "a.pub").write_text(text)
-        keys, (problem,) = folder.read()
-        assert keys == [other]
-        assert "a.pub" in problem
+        found = folder.read()
+        assert found.keys == [other]
+        assert len(found.problems) == 1 and "a.pub" in found.problems[0]
     folder.remove("a")
-    assert folder.read() == ([other], [])
+    assert folder.read() == Admitted(keys=[other])
 
 
 def test_the_environment_names_a_key_by_file_or_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
