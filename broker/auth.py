@@ -19,7 +19,6 @@ from zmq.utils import z85
 
 from broker.core.quotas import Bucket, Sender
 from broker.frames import readable
-from broker.premises import ROLES
 from broker.ring import Ring
 from protocol.supervision import BrokerSpec, Door
 from settings.keys import KeyFolder
@@ -227,7 +226,7 @@ class Doors:
             key = self._ring.key(public)
             reason = "its key is not admitted"
             if key is not None:
-                if domain in {door.value.encode() for door, roles in ROLES.items() if key.role in roles}:
+                if any(domain == door.value.encode() and self._ring.may_knock(key, door) for door in Door):
                     if domain == Door.EVENTS.value.encode():
                         self._subscribers.add(public)
                     return [version, number, b"200", b"OK", public.encode(), b""]

@@ -28,13 +28,14 @@ class Ring:
         self._folder = folder
         self._list = AllowList(folder)
         self._keys: dict[str, PublicKey] = {}
+        self._doubtful: dict[str, PublicKey] = {}
         self._senders: dict[str, Sender] = {}
         self._problems: list[str] = []
         self._changed_ns = -1
         self._look_at = 0.0
 
     def key(self, public: str) -> PublicKey | None:
-        """The entry of a key, None for one that is not admitted.
+        """The entry of a key at a handshake, None for one that the folder does not name.
 
         A key that is not known makes this look at once where the folder has changed: libzmq's peers do not try again
         after they were refused.
@@ -43,7 +44,13 @@ class Ring:
         if public not in self._keys and self._has_changed():
             self._look_at = 0.0
             self.look()
-        return self._keys.get(public)
+        return self._keys.get(public) or self._doubtful.get(public)
+
+    def may_knock(self, key: PublicKey, door: Door) -> bool:
+        """Whether a handshake succeeds: where there are replies, a key in doubt is told that it may do nothing."""
+        if key.public in self._keys:
+            return key.role in ROLES[door]
+        return door is Door.COMMANDS and key.role in ROLES[door]
 
     def may_enter(self, public: str, door: Door) -> bool:
         """Whether a key is admitted at a door now."""
@@ -75,6 +82,7 @@ class Ring:
             if problem not in self._problems:
                 _log.error("the allow-list admits less than it holds", reason=problem)
         self._problems = found.problems
+        self._doubtful = {key.public: key for key in found.doubtful}
         keys = {key.public: key for key in found.keys}
         if keys == self._keys:
             return False

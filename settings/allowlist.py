@@ -47,19 +47,22 @@ class PublicKey(Struct, frozen=True, kw_only=True):
 
 
 class Admitted(Struct, frozen=True, kw_only=True):
-    """The allow-list: keys by name, a text for each problem, and whether the folder itself admits nobody."""
+    """The allow-list: keys by name; `doubtful` are those that would be admitted if nobody else could have written them;
+    a text for each problem; `closed`: the folder itself admits nobody."""
 
     keys: list[PublicKey] = []
+    doubtful: list[PublicKey] = []
     problems: list[str] = []
     closed: bool = False
 
 
 class _Entry(Struct, frozen=True):
-    """A file as it was read; `key` is a text where it admits nobody."""
+    """A file as it was read: `problem` says why it admits nobody, `key` is None where it holds none."""
 
     mark: tuple[int, ...]
     read_ns: int
-    key: PublicKey | str
+    key: PublicKey | None = None
+    problem: str = ""
 
 
 class AllowList:
@@ -76,38 +79,45 @@ class AllowList:
             problem = _writable(self.path, self.path.stat()) or _open_above(self.path)
             names = sorted(path.name for path in self.path.iterdir() if path.suffix == SUFFIX)
         except OSError as error:
-            problem, names = f"keys folder {self.path}: {error.strerror}", []
-        if problem:
             self._entries.clear()
-            return Admitted(problems=[problem], closed=True)
+            return Admitted(problems=[f"keys folder {self.path}: {error.strerror}"], closed=True)
         self._entries = {name: self._entry(name) for name in names}
-        return _without_doubles(self.path, [entry.key for entry in self._entries.values()])
+        found = _without_doubles(self.path, list(self._entries.values()))
+        if problem:
+            return Admitted(doubtful=[*found.keys, *found.doubtful], problems=[problem, *found.problems], closed=True)
+        return found
 
     def _entry(self, name: str) -> _Entry:
         path, now_ns = self.path / name, time.time_ns()
         try:
             mark = _mark(path.stat())
         except OSError as error:
-            return _Entry((), now_ns, f"{path}: {error.strerror}")
+            return _Entry((), now_ns, problem=f"{path}: {error.strerror}")
         known = self._entries.get(name)
         if known is not None and known.mark == mark and known.read_ns - max(mark[:2]) > FRESH_NS:
             return known
         try:
-            return _Entry(mark, now_ns, read_entry(path))
+            return _Entry(mark, now_ns, *_read(path))
         except ConfigError as error:
-            return _Entry(mark, now_ns, str(error))
+            return _Entry(mark, now_ns, problem=str(error))
 
 
 def read_entry(path: Path) -> PublicKey:
     """One entry. Raises ConfigError for what admits nobody, with the mode where that is why."""
+    key, problem = _read(path)
+    if problem:
+        raise ConfigError(problem)
+    return key
+
+
+def _read(path: Path) -> tuple[PublicKey, str]:
+    """An entry, and why it may be somebody else's doing. Raises ConfigError for what is no entry."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as stream:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise ConfigError(f"{path} is no file")
-            if problem := _writable(path, found):
-                raise ConfigError(problem)
             data = stream.read(MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
@@ -119,7 +129,7 @@ def read_entry(path: Path) -> PublicKey:
         raise ConfigError(f"{path}: {error}") from None
     if key.name != path.stem or not NAME.fullmatch(key.name) or not Z85_KEY.fullmatch(key.public):
         raise ConfigError(f"{path} is no public key of '{path.stem}'")
-    return key
+    return key, _writable(path, found)
 
 
 def refuse_loose(path: Path) -> None:
@@ -132,16 +142,17 @@ def refuse_loose(path: Path) -> None:
         raise ConfigError(problem)
 
 
-def _without_doubles(folder: Path, found: list[PublicKey | str]) -> Admitted:
+def _without_doubles(folder: Path, entries: list[_Entry]) -> Admitted:
     by_public: dict[str, list[PublicKey]] = {}
-    problems = [key for key in found if isinstance(key, str)]
-    for key in found:
-        if isinstance(key, PublicKey):
-            by_public.setdefault(key.public, []).append(key)
+    problems = [entry.problem for entry in entries if entry.problem]
+    doubtful = [entry.key for entry in entries if entry.problem and entry.key is not None]
+    for entry in entries:
+        if entry.key is not None:
+            by_public.setdefault(entry.key.public, []).append(entry.key)
     doubles = [" and ".join(key.name for key in keys) for keys in by_public.values() if len(keys) > 1]
     problems += [f"{folder}: {names} are the same key" for names in doubles]
-    alone = [keys[0] for keys in by_public.values() if len(keys) == 1]
-    return Admitted(keys=sorted(alone, key=lambda key: key.name), problems=problems)
+    alone = [keys[0] for keys in by_public.values() if len(keys) == 1 and keys[0] not in doubtful]
+    return Admitted(keys=sorted(alone, key=lambda key: key.name), doubtful=doubtful, problems=problems)
 
 
 def _mark(found: os.stat_result) -> tuple[int, ...]:

@@ -82,7 +82,7 @@ class Quotas:
     def check(self, sender: Sender, size_bytes: int, now: float) -> None:
         """One message more. Raises UNAUTHORIZED, or QUEUE_FULL with the time after which it would be taken."""
         if not sender.admitted:
-            raise Fault(ErrorCode.UNAUTHORIZED, "this key is admitted no more")
+            raise Fault(ErrorCode.UNAUTHORIZED, "this key is not admitted now")
         account = self._account(sender, now)
         quota = account.quota
         wait_seconds = account.bucket.take(now)

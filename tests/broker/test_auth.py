@@ -304,7 +304,9 @@ def test_a_folder_in_doubt_admits_nobody_until_it_is_mended(broker: Broker, harm
     try:
         wait_until(lambda: not ask(socket)["success"])
         assert ask(socket)["error"]["code"] == "UNAUTHORIZED"
-        assert is_refused(broker.connect(Door.COMMANDS, held))
+        fresh = broker.connect(Door.COMMANDS, held)
+        assert is_refused(fresh) if harm == "gone" else ask(fresh)["error"]["code"] == "UNAUTHORIZED"
+        assert not broker.connect(Door.EVENTS, held, zmq.SUB).poll(SILENCE_MS)
         broker.logged("the allow-list admits less than it holds", "mode 0777" if harm == "loose" else "No such file")
     finally:
         if harm == "gone":
