@@ -272,7 +272,7 @@ class WorkerSpec(Record, frozen=True, kw_only=True):
     """All that a device worker is told at its start; it reads neither environment nor configuration file.
 
     `key_file` holds the CURVE keys for the link, where it has some.
-    `budget_bytes` is the VRAM of a cpu or virtual device; `pin` are environment variables set before torch is imported.
+    `budget_bytes` is the VRAM of a cpu or virtual device; `max_side` bounds a client's pictures, in pixels.
     """
 
     device_id: str
@@ -289,6 +289,7 @@ class WorkerSpec(Record, frozen=True, kw_only=True):
     heartbeat_ms: int = 500
     telemetry_ms: int = 1000
     loading_strategy: LoadingStrategy = LoadingStrategy.DEFAULT
+    max_side: int = 8192
 
 
 class CatalogSpec(Record, frozen=True, kw_only=True):

@@ -50,6 +50,14 @@ NOISE_SCHEDULERS = (
 FLOW_SCHEDULERS = (diffusers.FlowMatchEulerDiscreteScheduler,)
 """Schedulers of models that predict a flow."""
 
+DEFAULT_SIDES = {
+    diffusers.StableDiffusionPipeline: 768,
+    diffusers.StableDiffusionXLPipeline: 1024,
+    diffusers.StableDiffusion3Pipeline: 1024,
+    diffusers.FluxPipeline: 1024,
+}
+"""The greatest side that a family draws by default, in pixels: SD 2's, those of the others."""
+
 FEW_STEPS = 4
 """Steps of a Flux model that was distilled for few of them (its transformer takes no guidance)."""
 
@@ -108,6 +116,17 @@ class Pipelines:
             return FEW_STEPS
         return int(inspect.signature(pipeline.__call__).parameters["num_inference_steps"].default)
 
+    def default_sides(self, pipeline: Any, max_side: int) -> tuple[int, int]:
+        """Width and height where none are asked for: the model's own, up to its family's and to `max_side`."""
+        config: Any = self.denoiser.config
+        own = getattr(pipeline, "default_sample_size", None) or config.sample_size
+        rows, columns = own if isinstance(own, list | tuple) else (own, own)
+        limit, multiple = min(DEFAULT_SIDES[self.text_class], max_side), self.side_multiple
+        return (
+            _whole(columns * pipeline.vae_scale_factor, limit, multiple),
+            _whole(rows * pipeline.vae_scale_factor, limit, multiple),
+        )
+
     def _scheduler(self, name: str) -> Any:
         own = self.components["scheduler"]
         choices = FLOW_SCHEDULERS if isinstance(own, FLOW_SCHEDULERS) else NOISE_SCHEDULERS
@@ -118,6 +137,10 @@ class Pipelines:
                 raise invalid("scheduler", name, f"one of {', '.join(choice.__name__ for choice in choices)}")
             cls = named[name.lower()]
         return cls.from_config(own.config)
+
+
+def _whole(side: int, limit: int, multiple: int) -> int:
+    return int(max(multiple, min(side, limit) // multiple * multiple))
 
 
 def _names(scheduler: type) -> tuple[str, ...]:

@@ -88,6 +88,7 @@ class Run:
         self._requested_steps = steps
         self._steps = steps if order.source is None else min(int(steps * strength), steps)
         self._strength = strength
+        self._source = pictures.Source(order.source, order.max_side) if order.source is not None else None
         self._steps_done = 0
         self._began = self._denoising = self._decoding = self._ended = 0.0
         self._check()
@@ -169,11 +170,10 @@ class Run:
 
     def _picture_arguments(self) -> dict[str, Any]:
         order = self._order
-        if order.source is None:
-            sides = {"width": order.width, "height": order.height}
-            return {name: side for name, side in sides.items() if side is not None}
-        multiple = self._pipelines.side_multiple
-        image = pictures.decode(order.source, order.width, order.height, multiple)
+        if self._source is None:
+            width, height = self._pipelines.default_sides(self._pipeline, order.max_side)
+            return {"width": order.width or width, "height": order.height or height}
+        image = self._source.decode(order.width, order.height, self._pipelines.side_multiple)
         arguments: dict[str, Any] = {"image": image, "strength": self._strength}
         if self._pipelines.side_multiple > 8:
             arguments |= {"width": image.width, "height": image.height}

@@ -101,4 +101,5 @@ def worker_spec(settings: Settings, device: FoundDevice, link: str, generation: 
         cuda_uuid=device.cuda_uuid,
         heartbeat_ms=settings.heartbeat_ms,
         telemetry_ms=settings.telemetry_ms,
+        max_side=settings.limits.max_side,
     )

@@ -393,3 +393,15 @@ def test_a_replacement_that_cannot_be_loaded_leaves_the_old_model(own_copy: tupl
     assert resident is not None and resident.tier is Tier.VRAM
     path.write_bytes(whole)
     assert bench.run(draw(name), name).attachments == before
+
+
+def test_a_picture_beyond_the_side_limit_is_refused_and_one_at_it_is_drawn(model_root: Path) -> None:
+    bench = Bench(model_root, worker_spec(model_root, max_side=64))
+    for side, well in ((64, True), (72, False)):
+        source = io.BytesIO()
+        Image.new("RGB", (side, 8), "teal").save(source, "PNG")
+        data = source.getvalue()
+        attachments = [c.Attachment(name="image-0", media_type="image/png", bytes=len(data))]
+        reply = bench.run(draw(SD15, strength=0.5, attachments=attachments), SD15, [data]).reply
+        assert isinstance(reply, GenerateReply) is well
+        assert well or (reply.error is not None and "attachments[0] is '72 x 8'" in reply.error.message)

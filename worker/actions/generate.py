@@ -100,6 +100,7 @@ def _order(engine: Engine, job: Job, resident: Resident, command: c.Generate, se
         source=job.attachments[0] if job.attachments else None,
         strength=command.strength,
         limit_bytes=int(fraction * engine.keeper.room().total),
+        max_side=engine.spec.max_side,
     )
 
 

@@ -68,6 +68,7 @@ class DrawOrder(Record, frozen=True, kw_only=True):
     source: bytes | None = None
     strength: float | None = None
     limit_bytes: int = 0
+    max_side: int = 8192
 
 
 class Raster(Record, frozen=True, kw_only=True):
