@@ -18,6 +18,10 @@ from protocol.records import Record
 LENGTH_BYTES = 8
 HEADER_LIMIT_BYTES = 100_000_000
 MAX_NUMBER = 1 << 62
+MOST_TENSORS = 100_000
+MOST_DIMENSIONS = 32
+LONGEST_NAME = 1024
+"""Characters of a tensor's name."""
 
 DTYPE_BITS = {
     "BOOL": 8,
@@ -123,8 +127,11 @@ def parse_header(text: bytes, fingerprint: Fingerprint, what: str) -> Header:
     """The header that `text` holds, for a file of `fingerprint.size` bytes. Raises Fault MODEL_CORRUPTED."""
     if not text.startswith(b"{"):
         raise corrupted(f"the header of {what} does not begin with '{{'")
-    entries = parse_object(text, f"the header of {what}", any_text=True)
+    # Besides the tensors: the header itself, its metadata, and one tensor too many, which is told by its number.
+    entries = parse_object(text, f"the header of {what}", any_text=True, most_objects=MOST_TENSORS + 3)
     metadata = _metadata(entries.pop("__metadata__", {}), what)
+    if len(entries) > MOST_TENSORS:
+        raise corrupted(f"{what} has {len(entries)} tensors; the limit is {MOST_TENSORS}", limit=MOST_TENSORS)
     tensors = sorted((_tensor(name, entry, what) for name, entry in entries.items()), key=lambda t: (t.begin, t.end))
     data_begin = LENGTH_BYTES + len(text)
     data_bytes = fingerprint.size - data_begin
@@ -148,11 +155,15 @@ def _tensor(name: str, entry: object, what: str) -> Tensor:
     where = f"tensor {name[:120]!a} of {what}"
     if not is_text(name):
         raise corrupted(f"{where} has a name that is no Unicode")
+    if len(name) > LONGEST_NAME:
+        raise corrupted(f"{where} has a name of {len(name)} characters; the limit is {LONGEST_NAME}")
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise corrupted(f"{where} is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise corrupted(f"{where} has the unknown dtype {str(dtype)[:40]!r}")
+    if isinstance(shape, list) and len(shape) > MOST_DIMENSIONS:
+        raise corrupted(f"{where} has {len(shape)} dimensions; the limit is {MOST_DIMENSIONS}", limit=MOST_DIMENSIONS)
     if not _are_sizes(shape):
         raise corrupted(f"{where} has a shape that is not a list of sizes")
     if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:

@@ -6,6 +6,7 @@ Decides what counts as readable. Knows nothing of what the keys mean.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import stat
@@ -17,6 +18,13 @@ from protocol.errors import ErrorCode, Fault
 
 JsonObject = dict[str, object]
 _ESCAPED_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+
+MOST_OBJECTS = 200_000
+MOST_VALUES = 4_000_000
+"""Of any document, as its commas count them, those within text too: a list of so many takes some 100 MB."""
+
+MOST_DIGITS = 40
+"""Of an integer. Tokenizers without a longest text have one of 31."""
 
 CONFIG_LIMIT_BYTES = 4 << 20
 INDEX_LIMIT_BYTES = 64 << 20
@@ -56,13 +64,20 @@ def read_object(path: Path, limit_bytes: int = CONFIG_LIMIT_BYTES) -> JsonObject
     return parse_object(data, path.name)
 
 
-def parse_object(data: bytes, what: str, *, any_text: bool = False) -> JsonObject:
+def parse_object(data: bytes, what: str, *, any_text: bool = False, most_objects: int = MOST_OBJECTS) -> JsonObject:
     """The JSON object in `data`; `what` names its source in the Fault MODEL_CORRUPTED.
 
+    No more is built than `most_objects` objects and as many values as `MOST_VALUES`; text is as long as the file is.
     `any_text`: the caller looks itself at text that is no Unicode.
     """
+    values = data.count(b",") + 1
+    if values > MOST_VALUES:
+        raise corrupted(f"{what} has about {values} values; the limit is {MOST_VALUES}", limit=MOST_VALUES)
+    hook = _Objects(most_objects).take
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_not_finite)
+        value = json.loads(
+            data.decode(), object_pairs_hook=hook, parse_constant=_not_finite, parse_float=_finite, parse_int=_integer
+        )
     except RecursionError:
         raise corrupted(f"{what} is nested too deeply") from None
     except ValueError as error:
@@ -80,6 +95,20 @@ def _short(error: ValueError) -> str:
     return str(error)[:120]
 
 
+class _Objects:
+    """The objects of one document as they are read; one too many ends the reading."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count = 0
+
+    def take(self, pairs: list[tuple[str, object]]) -> JsonObject:
+        self._count += 1
+        if self._count > self._most:
+            raise ValueError(f"it has more than {self._most} objects")
+        return _unique(pairs)
+
+
 def _unique(pairs: list[tuple[str, object]]) -> JsonObject:
     result = dict(pairs)
     if len(result) != len(pairs):
@@ -87,6 +116,17 @@ def _unique(pairs: list[tuple[str, object]]) -> JsonObject:
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"the key {twice[:80]!r} stands twice")
     return result
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _not_finite(text[:40])
+
+
+def _integer(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError(f"{text[:40]}... is a number of {len(text)} digits")
+    return int(text)
 
 
 def _not_finite(text: str) -> NoReturn:

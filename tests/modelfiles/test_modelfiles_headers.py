@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model_bytes import header_file, tensor_file
 
-from modelfiles import headers
+from modelfiles import headers, jsonfile
 from modelfiles.headers import read_header
+from modelfiles.jsonfile import read_object
 from protocol.errors import ErrorCode, Fault
 
 
@@ -106,6 +107,59 @@ def test_header_on_the_limit_is_read_and_one_past_it_is_not(tmp_path: Path, monk
     assert read_header(path).tensors == ()
     monkeypatch.setattr(headers, "HEADER_LIMIT_BYTES", 99)
     assert refused(path).info.details == {"header_bytes": 100, "limit_bytes": 99}
+
+
+def test_dimensions_up_to_the_limit_are_read_and_one_more_is_not(tmp_path: Path) -> None:
+    most = headers.MOST_DIMENSIONS
+    sound = header_file(tmp_path / "m.safetensors", {"w": entry(0, 6, [*[1] * (most - 1), 6])}, bytes(6))
+    assert len(read_header(sound).tensors[0].shape) == most
+    fault = refused(header_file(tmp_path / "n.safetensors", {"w": entry(0, 6, [*[1] * most, 6])}, bytes(6)))
+    assert f"{most + 1} dimensions" in fault.info.message
+    huge = {"w": entry(0, 6, [(1 << 62) - 1] * 200_000)}
+    assert "200000 dimensions" in refused(header_file(tmp_path / "o.safetensors", huge, bytes(6))).info.message
+
+
+def test_names_up_to_the_limit_are_read_and_one_longer_is_not(tmp_path: Path) -> None:
+    most = headers.LONGEST_NAME
+    assert read_header(header_file(tmp_path / "m.safetensors", {"n" * most: entry(0, 6)}, bytes(6))).tensors
+    fault = refused(header_file(tmp_path / "n.safetensors", {"n" * (most + 1): entry(0, 6)}, bytes(6)))
+    assert f"name of {most + 1} characters" in fault.info.message and len(fault.info.message) < 300
+
+
+@pytest.mark.parametrize("with_metadata", [True, False])
+def test_tensors_up_to_the_limit_are_read_and_one_more_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_metadata: bool
+) -> None:
+    monkeypatch.setattr(headers, "MOST_TENSORS", 50)
+    more = {"__metadata__": {"a": "b"}} if with_metadata else {}
+    tensors = {f"t{index}": entry(0, 0) for index in range(50)}
+    assert len(read_header(header_file(tmp_path / "m.safetensors", tensors | more)).tensors) == 50
+    tensors["one more"] = entry(0, 0)
+    assert "51 tensors" in refused(header_file(tmp_path / "n.safetensors", tensors | more)).info.message
+
+
+def test_a_header_of_lists_or_objects_without_end_is_given_up_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonfile, "MOST_VALUES", 1000)
+    sound = {"w": {"dtype": "U8", "shape": [6], "data_offsets": [0, 6]}, "__metadata__": {"tags": "," * 990}}
+    assert read_header(header_file(tmp_path / "m.safetensors", sound, bytes(6))).tensors
+    for text in (b'{"w":[' + b"1," * 1000 + b"1]}", b'{"w":{' + b'"a":1,' * 1000 + b'"b":1}}'):
+        assert "1001 values" in refused(header_file(tmp_path / "n.safetensors", text, bytes(6))).info.message
+    nested = b'{"w":' + b'{"a":' * 300 + b"{}" + b"}" * 301
+    monkeypatch.setattr(headers, "MOST_TENSORS", 100)
+    assert "more than 103 objects" in refused(header_file(tmp_path / "o.safetensors", nested, bytes(6))).info.message
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 41, "NaN", "-Infinity"])
+def test_a_number_beyond_any_use_is_refused_where_it_is_read(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(f'{{"a": [{number}]}}')
+    with pytest.raises(Fault) as caught:
+        read_object(path)
+    assert caught.value.code is ErrorCode.MODEL_CORRUPTED
+    path.write_text(f'{{"a": [1e308, {"9" * 40}, -1.5]}}')
+    assert read_object(path)["a"] == [1e308, int("9" * 40), -1.5]
 
 
 def test_length_beyond_the_real_limit_is_refused_without_reading(tmp_path: Path) -> None:
