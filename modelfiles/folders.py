@@ -23,6 +23,8 @@ from modelfiles.allowed import (
 from modelfiles.fingerprints import Fingerprint
 from modelfiles.jsonfile import JsonObject, corrupted, read_object, unsafe
 from modelfiles.paths import Roots
+from modelfiles.roles import check_class, check_size, check_slot, check_vocabulary
+from modelfiles.values import check_values
 from modelfiles.weights import WEIGHTS, Weights, find_weights
 from protocol.enums import ComponentType, ModelType
 from protocol.records import Record
@@ -126,6 +128,7 @@ def read_pipeline(folder: Path, roots: Roots, *, with_weights: bool = True) -> P
     class_name = index.get("_class_name")
     if not isinstance(class_name, str) or class_name not in PIPELINES:
         raise unsafe(f"{INDEX} names the pipeline {str(class_name)[:80]!r}, which is not on the list of safe classes")
+    check_values(index, INDEX)
     parts = [_read_part(folder, name, pair, roots, with_weights) for name, pair in _named_parts(index)]
     denoiser = _denoiser_config(parts)
     watched += [fingerprint for part in parts for fingerprint in part.watched]
@@ -169,6 +172,7 @@ def _named_parts(index: JsonObject) -> list[tuple[str, tuple[str, str]]]:
 def _read_part(folder: Path, name: str, pair: tuple[str, str], roots: Roots, with_weights: bool) -> FolderPart:
     if pair not in COMPONENTS:
         raise unsafe(f"{INDEX}: {name} is {pair[0][:40]}.{pair[1][:80]}, which is not on the list of safe classes")
+    check_slot(name, pair)
     part_folder = roots.inside(folder / name)
     if not part_folder.is_dir():
         raise corrupted(f"{INDEX} names {name}, but the folder has no {name}", missing=name)
@@ -180,8 +184,10 @@ def _checked_part(folder: Path, name: str, pair: tuple[str, str], roots: Roots, 
     watched = [Fingerprint.of(folder)]
     refuse_scripts(folder)
     kind = COMPONENTS[pair]
-    configs = check_configs(folder, roots)
-    reads = {**configs, **_text_files(folder, roots)}
+    configs = check_configs(folder, name, class_name, roots)
+    reads = {**configs, **_text_files(folder, name, roots)}
+    if with_weights:
+        check_vocabulary(folder, name, class_name)
     watched += reads.values()
     names = {file: fingerprint.path for file, fingerprint in reads.items()}
     weights = None
@@ -204,21 +210,34 @@ def _checked_part(folder: Path, name: str, pair: tuple[str, str], roots: Roots, 
     )
 
 
-def _text_files(folder: Path, roots: Roots) -> dict[str, Fingerprint]:
-    """The vocabularies of a part by name. Raises Fault UNSAFE_MODEL where one leads out of the roots."""
-    return {name: Fingerprint.of(roots.inside(folder / name)) for name in TEXT_FILES if (folder / name).is_file()}
-
-
-def check_configs(folder: Path, roots: Roots) -> dict[str, Fingerprint]:
-    """The configuration files of a part by name, each free of code. Raises Fault UNSAFE_MODEL."""
+def _text_files(folder: Path, part: str, roots: Roots) -> dict[str, Fingerprint]:
+    """The vocabularies of a part by name. Raises Fault UNSAFE_MODEL where one leads out of the roots, MODEL_CORRUPTED
+    where it is too large."""
     found: dict[str, Fingerprint] = {}
+    for name in TEXT_FILES:
+        if (folder / name).is_file():
+            path = roots.inside(folder / name)
+            found[name] = Fingerprint.of(path)
+            check_size(path, found[name].size, part)
+    return found
+
+
+def check_configs(folder: Path, part: str, class_name: str, roots: Roots) -> dict[str, Fingerprint]:
+    """The configuration files of a part by name, each free of code and with values that a class can be built from.
+
+    Raises Fault UNSAFE_MODEL, MODEL_INCOMPATIBLE.
+    """
+    found: dict[str, Fingerprint] = {}
+    contents: dict[str, JsonObject] = {}
     for name in CONFIG_FILES:
         if (folder / name).exists():
             path = roots.inside(folder / name)
             found[name] = Fingerprint.of(path)
-            config = read_object(path)
-            refuse_code(config, f"{folder.name}/{name}")
-            _refuse_classes(config, f"{folder.name}/{name}")
+            config = contents[name] = read_object(path)
+            refuse_code(config, f"{part}/{name}")
+            _refuse_classes(config, f"{part}/{name}")
+            check_values(config, f"{part}/{name}")
+    check_class(part, class_name, contents)
     return found
 
 

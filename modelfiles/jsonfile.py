@@ -35,6 +35,11 @@ def corrupted(message: str, **details: object) -> Fault:
     return Fault(ErrorCode.MODEL_CORRUPTED, message, details=dict(details))
 
 
+def incompatible(message: str, **details: object) -> Fault:
+    """A model that no supported class can be built from."""
+    return Fault(ErrorCode.MODEL_INCOMPATIBLE, message, details=dict(details))
+
+
 def unsafe(message: str, **details: object) -> Fault:
     """A file that could run code, or leave the model roots, when loaded."""
     return Fault(ErrorCode.UNSAFE_MODEL, message, details=dict(details))
@@ -61,22 +66,28 @@ def read_object(path: Path, limit_bytes: int = CONFIG_LIMIT_BYTES) -> JsonObject
         data = file.read(limit_bytes + 1)
     if len(data) > limit_bytes:
         raise corrupted(f"{path.name} is larger than {limit_bytes} bytes", limit_bytes=limit_bytes)
-    return parse_object(data, path.name)
+    return parse_object(data, path.name, infinite=True)
 
 
-def parse_object(data: bytes, what: str, *, any_text: bool = False, most_objects: int = MOST_OBJECTS) -> JsonObject:
+def parse_object(
+    data: bytes, what: str, *, any_text: bool = False, infinite: bool = False, most_objects: int = MOST_OBJECTS
+) -> JsonObject:
     """The JSON object in `data`; `what` names its source in the Fault MODEL_CORRUPTED.
 
     No more is built than `most_objects` objects and as many values as `MOST_VALUES`; text is as long as the file is.
-    `any_text`: the caller looks itself at text that is no Unicode.
+    `any_text`: the caller looks itself at text that is no Unicode. `infinite`: Python's Infinity is a number, as
+    schedulers' configurations have it.
     """
     values = data.count(b",") + 1
     if values > MOST_VALUES:
         raise corrupted(f"{what} has about {values} values; the limit is {MOST_VALUES}", limit=MOST_VALUES)
-    hook = _Objects(most_objects).take
     try:
         value = json.loads(
-            data.decode(), object_pairs_hook=hook, parse_constant=_not_finite, parse_float=_finite, parse_int=_integer
+            data.decode(),
+            object_pairs_hook=_Objects(most_objects).take,
+            parse_constant=_infinite if infinite else _not_finite,
+            parse_float=_finite,
+            parse_int=_integer,
         )
     except RecursionError:
         raise corrupted(f"{what} is nested too deeply") from None
@@ -127,6 +138,10 @@ def _integer(text: str) -> int:
     if len(text) > MOST_DIGITS:
         raise ValueError(f"{text[:40]}... is a number of {len(text)} digits")
     return int(text)
+
+
+def _infinite(text: str) -> float:
+    return float(text) if text != "NaN" else _not_finite(text)
 
 
 def _not_finite(text: str) -> NoReturn:

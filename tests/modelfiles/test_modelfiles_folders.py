@@ -169,3 +169,50 @@ def test_a_vocabulary_that_leads_out_of_the_roots_is_unsafe(folder: Path, roots:
     (folder / "tokenizer/vocab.json").unlink(missing_ok=True)
     (folder / "tokenizer/vocab.json").symlink_to(tmp_path / "secret.json")
     assert code_of(folder, roots) is ErrorCode.UNSAFE_MODEL
+
+
+MISPLACED: dict[str, Callable[[Path], object]] = {
+    "a VAE as the UNet": lambda f: edit(f / "model_index.json", unet=["diffusers", "AutoencoderKL"]),
+    "a UNet as the VAE": lambda f: edit(f / "model_index.json", vae=["diffusers", "UNet2DConditionModel"]),
+    "a scheduler as the tokenizer": lambda f: edit(f / "model_index.json", tokenizer=["diffusers", "DDIMScheduler"]),
+    "a VAE's configuration in the UNet": lambda f: edit(f / "unet/config.json", _class_name="AutoencoderKL"),
+    "another scheduler's": lambda f: edit(f / "scheduler/scheduler_config.json", _class_name="DDIMScheduler"),
+    "another encoder's": lambda f: edit(f / "text_encoder/config.json", architectures=["T5EncoderModel"]),
+    "zero groups": lambda f: edit(f / "unet/config.json", norm_num_groups=0),
+    "no blocks": lambda f: edit(f / "vae/config.json", block_out_channels=[]),
+    "timesteps without end": lambda f: edit(f / "scheduler/scheduler_config.json", num_train_timesteps=10**8),
+    "a setting of the index": lambda f: edit(f / "model_index.json", requires_safety_checker=10**30),
+}
+
+
+@pytest.mark.parametrize("case", MISPLACED)
+def test_a_part_that_is_not_what_its_place_says_is_incompatible(folder: Path, roots: Roots, case: str) -> None:
+    MISPLACED[case](folder)
+    with pytest.raises(Fault) as caught:
+        inspect(folder, roots)
+    assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE and caught.value.info.details["key"]
+
+
+@pytest.mark.parametrize("architecture", ["CLIPTextModel", "CLIPModel", "CLIPTextModelWithProjection"])
+def test_a_class_whose_weights_serve_too_is_taken(folder: Path, roots: Roots, architecture: str) -> None:
+    edit(folder / "text_encoder/config.json", architectures=[architecture])
+    assert inspect(folder, roots).parts
+
+
+def test_a_tokenizer_needs_a_vocabulary_of_either_kind(folder: Path, roots: Roots) -> None:
+    (folder / "tokenizer/merges.txt").unlink()
+    with pytest.raises(Fault, match=r"vocab.json and merges.txt or tokenizer.json is missing") as caught:
+        inspect(folder, roots)
+    assert caught.value.code is ErrorCode.MODEL_CORRUPTED
+    (folder / "tokenizer/tokenizer.json").write_text("{}")
+    assert inspect(folder, roots).parts
+
+
+def test_a_vocabulary_up_to_the_limit_is_taken_and_a_byte_more_is_not(
+    folder: Path, roots: Roots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelfiles.roles.VOCABULARY_LIMIT_BYTES", 100)
+    (folder / "tokenizer/vocab.json").write_bytes(b"{}".ljust(100))
+    assert inspect(folder, roots).parts
+    (folder / "tokenizer/vocab.json").write_bytes(b"{}".ljust(101))
+    assert code_of(folder, roots) is ErrorCode.MODEL_CORRUPTED

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -151,15 +152,15 @@ def test_a_header_of_lists_or_objects_without_end_is_given_up_early(
     assert "more than 103 objects" in refused(header_file(tmp_path / "o.safetensors", nested, bytes(6))).info.message
 
 
-@pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 41, "NaN", "-Infinity"])
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 41, "NaN"])
 def test_a_number_beyond_any_use_is_refused_where_it_is_read(tmp_path: Path, number: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(f'{{"a": [{number}]}}')
     with pytest.raises(Fault) as caught:
         read_object(path)
     assert caught.value.code is ErrorCode.MODEL_CORRUPTED
-    path.write_text(f'{{"a": [1e308, {"9" * 40}, -1.5]}}')
-    assert read_object(path)["a"] == [1e308, int("9" * 40), -1.5]
+    path.write_text(f'{{"a": [1e308, {"9" * 40}, -1.5, -Infinity]}}')
+    assert read_object(path)["a"] == [1e308, int("9" * 40), -1.5, -math.inf]
 
 
 def test_length_beyond_the_real_limit_is_refused_without_reading(tmp_path: Path) -> None:
