@@ -39,6 +39,7 @@ CONFIG_FILES = (
     "preprocessor_config.json",
     "generation_config.json",
     "processor_config.json",
+    "special_tokens_map.json",
 )
 TEXT_FILES = (
     "vocab.json",
@@ -48,7 +49,6 @@ TEXT_FILES = (
     "tokenizer.model",
     "spiece.model",
     "sentencepiece.bpe.model",
-    "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",

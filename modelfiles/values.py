@@ -87,6 +87,12 @@ EDGES = Value(
 )
 
 
+SPECIAL = Value(
+    lambda value: value is None or WORD.fits(value) or (isinstance(value, dict) and WORD.fits(value.get("content"))),
+    "a token's text",
+)
+
+
 def _keys(value: Value, *names: str) -> dict[str, Value]:
     return dict.fromkeys(names, value)
 
@@ -160,6 +166,10 @@ VALUES: Mapping[str, Value] = {
     # Tokens.
     **_keys(TOKEN, "bos_token_id", "pad_token_id", "decoder_start_token_id"),
     "eos_token_id": TOKEN.or_list(),
+    **_keys(SPECIAL, "bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"),
+    "additional_special_tokens": listed(SPECIAL, 0, 1024).or_null(),
+    "extra_ids": whole(0, 1024),
+    "errors": one_of("strict", "replace", "ignore"),
     # Schedules.
     "num_train_timesteps": whole(1, MOST_TIMESTEPS),
     "original_inference_steps": whole(1, MOST_TIMESTEPS),

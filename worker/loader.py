@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import msgspec
 import torch
 import transformers
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
@@ -21,7 +22,8 @@ from transformers.utils import logging as transformers_logging
 
 from modelfiles import folders
 from modelfiles.allowed import COMPONENTS, NAMED_PARTS
-from modelfiles.jsonfile import read_object
+from modelfiles.headers import Header, read_header
+from modelfiles.jsonfile import corrupted, read_object
 from modelfiles.model import ModelFile, Part
 from protocol.enums import ComponentType, ModelPrecision
 from protocol.errors import ErrorCode, Fault
@@ -30,7 +32,9 @@ from worker.configurations import Configuration, configuration_source, own_token
 from worker.devices.base import Build, PartBytes
 from worker.job import Job
 from worker.pipelines import TEXT_TO_IMAGE, Pipelines
+from worker.skeleton import CONFIG, Held, check_folder, check_module, check_scheduler
 from worker.staging import Staging
+from worker.vocabularies import bound_tokenizers
 
 DTYPES = {
     ModelPrecision.Float32: torch.float32,
@@ -58,15 +62,17 @@ def load(
             pipelines = _single_file(build, configuration, staging, job, tell)
         else:
             pipelines = _folder(build, staging, job, tell)
-    except (Fault, MemoryError):
+    except (Fault, MemoryError, torch.OutOfMemoryError):
         raise
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError) as error:
+    except Exception as error:
         # What libraries say may show paths and code: the log has it, the client has the kind.
         log.exception("a library could not load a model", model=Path(build.file.path).name)
         text = f"{Path(build.file.path).name} could not be built: {type(error).__name__}"
         if configuration is not None:
             text += f"; its weights do not fit {configuration_source(build)}"
-        raise Fault(ErrorCode.MODEL_LOADING_FAILED, text) from None
+        is_files = configuration is None and not isinstance(error, OSError | ImportError)
+        raise Fault(ErrorCode.MODEL_INCOMPATIBLE if is_files else ErrorCode.MODEL_LOADING_FAILED, text) from None
+    bound_tokenizers(pipelines.components)
     return pipelines, _weighed(build.file, pipelines)
 
 
@@ -115,8 +121,11 @@ def _component(part: Part, folder: str, precision: ModelPrecision) -> Any:
             ErrorCode.UNSAFE_MODEL, f"{part.name} names {part.class_name[:80]!r}, not on the list of safe classes"
         )
     cls = _class(part)
+    if part.type is ComponentType.Scheduler:
+        check_scheduler(part.name, cls, Path(folder))
     if not part.files:
-        return cls.from_pretrained(folder, local_files_only=True)
+        return _readable(part, lambda: cls.from_pretrained(folder, local_files_only=True))
+    check_folder(part.name, cls, Path(folder))
     wanted = {"dtype" if issubclass(cls, transformers.PreTrainedModel) else "torch_dtype": DTYPES[precision]}
     model, info = cls.from_pretrained(
         folder,
@@ -131,6 +140,20 @@ def _component(part: Part, folder: str, precision: ModelPrecision) -> Any:
         text = f"{part.name} lacks {len(missing)} tensors that its configuration asks for: {names}"
         raise Fault(ErrorCode.MODEL_CORRUPTED, text, details={"missing": missing[:20]})
     return model.eval()
+
+
+def _readable(part: Part, read: Callable[[], Any]) -> Any:
+    """A part without weights. Raises Fault MODEL_CORRUPTED for a vocabulary or a configuration that no library reads.
+
+    tokenizers is another language's, whose panics are no Exception.
+    """
+    try:
+        return read()
+    except (KeyboardInterrupt, SystemExit, MemoryError, Fault):
+        raise
+    except BaseException as error:
+        log.exception("a library could not read a part", part=part.name)
+        raise corrupted(f"{part.name} cannot be read: {type(error).__name__}", part=part.name) from None
 
 
 def _class(part: Part) -> Any:
@@ -148,8 +171,10 @@ def _single_file(build: Build, configuration: Configuration, staging: Staging, j
     job.check()
     tell("build", 0)
     began = time.perf_counter()
+    weights = staging.file(file.path, "model.safetensors")
+    _check_single(build, configuration, Path(folder), read_header(Path(weights)))
     pipeline = text_class.from_single_file(
-        staging.file(file.path, "model.safetensors"),
+        weights,
         config=folder,
         local_files_only=True,
         torch_dtype=DTYPES[build.precision],
@@ -162,6 +187,26 @@ def _single_file(build: Build, configuration: Configuration, staging: Staging, j
     job.phases["build_ms"] += (built - began) * 1000
     job.phases["read_ms"] += (time.perf_counter() - built) * 1000
     return _pipelines(text_class, components, read_object(Path(folder) / folders.INDEX))
+
+
+def _check_single(build: Build, configuration: Configuration, folder: Path, header: Header) -> None:
+    """Each part's configuration against its tensors in the file. Raises Fault MODEL_INCOMPATIBLE, or, where nobody gave
+    a configuration, MODEL_LOADING_FAILED saying which would be needed."""
+    index = read_object(folder / folders.INDEX)
+    schedule = index.get("scheduler")
+    try:
+        if isinstance(schedule, list):
+            check_scheduler("scheduler", getattr(diffusers, str(schedule[1])), folder / "scheduler")
+        for part in build.file.parts:
+            pair, config = index.get(part.name), folder / part.name / CONFIG
+            if isinstance(pair, list) and config.is_file():
+                tensors = [tensor for tensor in header.tensors if tensor.name.startswith(tuple(part.prefixes))]
+                named = msgspec.structs.replace(part, library=str(pair[0]), class_name=str(pair[1]))
+                check_module(part.name, _class(named), read_object(config), Held.of(tensors, exact=False))
+    except Fault as fault:
+        text = f"{fault.info.message}; its weights do not fit {configuration_source(build)}"
+        code = ErrorCode.MODEL_LOADING_FAILED if configuration.is_family else fault.code
+        raise Fault(code, text, details=fault.info.details) from None
 
 
 def make_private(component: object) -> int:
