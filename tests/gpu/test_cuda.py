@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from broker.devices import gpus, visible
 from protocol import commands as c
 from protocol.enums import LoadSource, ModelPrecision, Tier
+from protocol.errors import ErrorCode
 from protocol.records import ModelLoadConfiguration
 from protocol.replies import GenerateReply, LoadModelReply, UnloadModelReply
 from tests.worker.bench import Bench, worker_spec
 
 pytestmark = pytest.mark.gpu
 SD15, SDXL = "tiny-sd15", "tiny-sdxl"
+ROOT = Path(__file__).parents[2]
 
 
 def first_uuid() -> str:
@@ -80,3 +88,63 @@ def test_sensors_are_read_or_named_missing(cuda: Bench) -> None:
     sample = cuda.engine.sampler.sample()
     for name in ("utilization", "temperature_c", "power_w", "energy_j"):
         assert getattr(sample, name) is not None or sample.missing[name]
+
+
+POISON = """
+import torch
+from worker.devices.cuda import poisoned_by
+table = torch.zeros(4, device="cuda")
+try:
+    table[torch.tensor([1 << 20], device="cuda")].sum().item()
+except Exception as error:
+    print(poisoned_by(error))
+    try:
+        raise ValueError("a library's own") from error
+    except ValueError as wrapped:
+        print(poisoned_by(wrapped))
+try:
+    torch.zeros(1, device="cuda")
+except Exception as error:
+    print(poisoned_by(error))
+"""
+
+
+def test_an_index_past_a_table_poisons_the_process_and_is_known_by_its_error() -> None:
+    first_uuid()
+    command = [sys.executable, "-P", "-c", POISON]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=environment)
+    reasons = done.stdout.splitlines()
+    assert len(reasons) == 3 and all(reasons), done
+
+
+def test_running_out_of_memory_is_no_poison_and_the_next_picture_is_drawn(cuda: Bench) -> None:
+    first = cuda.run(draw(), SD15)
+    large = cuda.run(draw(width=8192, height=8192, num_images=64), SD15)
+    assert large.reply.error is not None and large.reply.error.code is ErrorCode.INSUFFICIENT_MEMORY
+    assert not cuda.engine.fatal
+    assert cuda.run(draw(), SD15).attachments == first.attachments
+
+
+def test_devices_are_numbered_as_the_mask_leaves_them() -> None:
+    uuid = first_uuid()
+    every = gpus()
+    assert every[0].uuid == uuid
+    assert visible(None, every)[0] == every[0].devices[0]
+    assert visible("0", every) == every[0].devices[:1]
+    assert visible(every[0].devices[0][:14], every) == every[0].devices[:1]
+    assert visible("-1", every) == [] and visible("", every) == []
+
+
+def test_a_configuration_for_more_than_the_weights_is_refused_before_the_device_sees_it(
+    model_root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(model_root / SD15, tmp_path / "models" / SD15)
+    config = tmp_path / "models" / SD15 / "text_encoder" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "hidden_size": 64}))
+    spec = worker_spec(tmp_path / "models", "cuda:0", cuda_uuid=first_uuid(), reserve_bytes=256 << 20, budget_bytes=0)
+    bench = Bench(tmp_path / "models", spec)
+    before = bench.engine.device.gauge().allocated or 0
+    error = bench.error(c.LoadModel(model_id=SD15), SD15)
+    assert error.code is ErrorCode.MODEL_INCOMPATIBLE
+    assert (bench.engine.device.gauge().allocated or 0) == before
