@@ -178,7 +178,7 @@ def report(options: argparse.Namespace) -> None:
         models = folder
         child("make", folder / MODEL)
 
-    devices = "cuda:1" if options.device == "cuda" else "cpu:1"
+    devices = "cuda:0" if options.device == "cuda" else "cpu:1"
     budget = {} if options.device == "cuda" else {"vram": "16GiB"}
     with Server(devices, make_models, **budget) as server:
         with Client(server.address) as client:

@@ -112,15 +112,15 @@ except Exception as error:
 def test_an_index_past_a_table_poisons_the_process_and_is_known_by_its_error() -> None:
     first_uuid()
     command = [sys.executable, "-P", "-c", POISON]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=environment)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
     reasons = done.stdout.splitlines()
     assert len(reasons) == 3 and all(reasons), done
 
 
 def test_running_out_of_memory_is_no_poison_and_the_next_picture_is_drawn(cuda: Bench) -> None:
     first = cuda.run(draw(), SD15)
-    large = cuda.run(draw(width=8192, height=8192, num_images=64), SD15)
+    large = cuda.run(draw(width=4096, height=4096, num_images=64), SD15)
     assert large.reply.error is not None and large.reply.error.code is ErrorCode.INSUFFICIENT_MEMORY
     assert not cuda.engine.fatal
     assert cuda.run(draw(), SD15).attachments == first.attachments
