@@ -23,7 +23,7 @@ from modelfiles.allowed import (
 from modelfiles.fingerprints import Fingerprint
 from modelfiles.jsonfile import JsonObject, corrupted, read_object, unsafe
 from modelfiles.paths import Roots
-from modelfiles.roles import check_class, check_size, check_slot, check_vocabulary
+from modelfiles.roles import CONFIGS, SLOTS, check_class, check_needed, check_size, check_slot, check_vocabulary
 from modelfiles.values import check_values
 from modelfiles.weights import WEIGHTS, Weights, find_weights
 from protocol.enums import ComponentType, ModelType
@@ -129,7 +129,9 @@ def read_pipeline(folder: Path, roots: Roots, *, with_weights: bool = True) -> P
     if not isinstance(class_name, str) or class_name not in PIPELINES:
         raise unsafe(f"{INDEX} names the pipeline {str(class_name)[:80]!r}, which is not on the list of safe classes")
     check_values(index, INDEX)
-    parts = [_read_part(folder, name, pair, roots, with_weights) for name, pair in _named_parts(index)]
+    named = _named_parts(index)
+    check_needed(class_name, (name for name, _ in named))
+    parts = [_read_part(folder, name, pair, roots, with_weights) for name, pair in named]
     denoiser = _denoiser_config(parts)
     watched += [fingerprint for part in parts for fingerprint in part.watched]
     return PipelineFolder(
@@ -157,9 +159,9 @@ def _named_parts(index: JsonObject) -> list[tuple[str, tuple[str, str]]]:
     """The (name, (library, class)) pairs of an index; absent parts, [null, null], are left out."""
     found = []
     for name, value in index.items():
-        if name.startswith("_") or not isinstance(value, list | dict):
+        if name.startswith("_") or not (isinstance(value, list | dict) or name in SLOTS):
             continue
-        if value == [None, None]:
+        if value in ([None, None], None):
             continue
         if not (isinstance(value, list) and len(value) == 2 and all(isinstance(word, str) for word in value)):
             raise unsafe(f"{INDEX}: {name[:64]} is not a pair of library and class")
@@ -195,8 +197,9 @@ def _checked_part(folder: Path, name: str, pair: tuple[str, str], roots: Roots, 
         weights = find_weights(folder, WEIGHTS[library], name, roots)
         watched += weights.fingerprints
         names |= weights.reads
-    if kind in WEIGHTED and "config.json" not in configs:
-        raise corrupted(f"{name} has no config.json", missing=f"{name}/config.json")
+    needed = "config.json" if kind in WEIGHTED else CONFIGS.get(kind)
+    if needed is not None and needed not in configs:
+        raise corrupted(f"{name} has no {needed}", missing=f"{name}/{needed}")
     return FolderPart(
         name=name,
         type=NUMBERED.get(name, kind) if kind is ComponentType.TextEncoder else kind,

@@ -6,7 +6,7 @@ draw, what it never was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from modelfiles.allowed import COMPONENTS
@@ -33,6 +33,15 @@ SLOTS: Mapping[str, frozenset[ComponentType]] = {
 }
 """A part's name in the index → what it may be. Parts of other names are checked, and not used."""
 
+_ALWAYS = frozenset({"vae", "scheduler"})
+NEEDED: Mapping[str, frozenset[str]] = {
+    "StableDiffusion": _ALWAYS | {"unet", "text_encoder", "tokenizer"},
+    "StableDiffusionXL": _ALWAYS | {"unet", "text_encoder_2", "tokenizer_2"},
+    "StableDiffusion3": _ALWAYS | {"transformer", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"},
+    "Flux": _ALWAYS | {"transformer", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"},
+}
+"""What a pipeline's name begins with → the parts that it cannot draw without; the longest beginning decides."""
+
 SAME: Mapping[str, frozenset[str]] = {
     "CLIPTextModel": frozenset({"CLIPModel", "CLIPTextModelWithProjection"}),
     "CLIPTextModelWithProjection": frozenset({"CLIPModel", "CLIPTextModel"}),
@@ -41,6 +50,12 @@ SAME: Mapping[str, frozenset[str]] = {
     "T5EncoderModel": frozenset({"T5ForConditionalGeneration"}),
 }
 """Classes of transformers → those whose weights and configuration serve them too."""
+
+CONFIGS: Mapping[ComponentType, str] = {
+    ComponentType.Scheduler: "scheduler_config.json",
+    ComponentType.Unknown: "preprocessor_config.json",
+}
+"""The configuration that a part without weights cannot be made without."""
 
 VOCABULARIES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "CLIPTokenizer": (("tokenizer.json",), ("vocab.json", "merges.txt")),
@@ -52,6 +67,14 @@ VOCABULARIES: Mapping[str, tuple[tuple[str, ...], ...]] = {
 
 VOCABULARY_LIMIT_BYTES = 64 << 20
 """Of each of these files; T5's has 2.4 MB."""
+
+
+def check_needed(class_name: str, names: Iterable[str]) -> None:
+    """Raise Fault MODEL_CORRUPTED naming the parts that a pipeline of this class lacks."""
+    family = max((start for start in NEEDED if class_name.startswith(start)), key=len, default="")
+    missing = sorted(NEEDED.get(family, frozenset()) - set(names))
+    if missing:
+        raise corrupted(f"a {class_name} needs {', '.join(missing)}, which its index does not name", missing=missing[0])
 
 
 def check_slot(name: str, pair: tuple[str, str]) -> None:

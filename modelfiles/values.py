@@ -6,6 +6,7 @@ leave what fits the weights to `worker.skeleton`. Keys that no supported class r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -93,6 +94,12 @@ SPECIAL = Value(
 )
 
 
+_VERSION = re.compile(r"\d{1,4}(\.\d{1,6}){1,3}[A-Za-z0-9.+-]{0,40}")
+VERSION = Value(
+    lambda value: isinstance(value, str) and _VERSION.fullmatch(value) is not None, "a version such as 0.30.0"
+)
+
+
 def _keys(value: Value, *names: str) -> dict[str, Value]:
     return dict.fromkeys(names, value)
 
@@ -149,8 +156,9 @@ VALUES: Mapping[str, Value] = {
     **_keys(listed(WORD), "down_block_types", "up_block_types"),
     **_keys(ANY_WORD, "mid_block_type", "addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "qk_norm"),
     **_keys(ANY_WORD, "cross_attention_norm", "time_embedding_type", "resnet_time_scale_shift", "pos_embed_type"),
-    **_keys(ANY_WORD, "controlnet_conditioning_channel_order", "_diffusers_version", "model_type"),
+    **_keys(ANY_WORD, "controlnet_conditioning_channel_order", "model_type"),
     **_keys(ANY_WORD, "transformers_version", "problem_type"),
+    "_diffusers_version": VERSION,
     # Flags.
     **_keys(FLAG, "center_input_sample", "class_embeddings_concat", "dual_cross_attention", "flip_sin_to_cos"),
     **_keys(FLAG, "force_upcast", "guidance_embeds", "mid_block_add_attention", "resnet_skip_time_act"),

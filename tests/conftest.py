@@ -20,6 +20,7 @@ _SLOW = (
     "configs",
     "demo",
     "fuzz/test_fuzz.py",
+    "fuzz/test_fuzz_models.py",
     "gpu",
     "integration",
     "simulation",

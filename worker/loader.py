@@ -62,6 +62,7 @@ def load(
             pipelines = _single_file(build, configuration, staging, job, tell)
         else:
             pipelines = _folder(build, staging, job, tell)
+        pipelines.pipeline(from_image=False, scheduler="")  # what a pipeline refuses is told now, not at a picture
     except (Fault, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
@@ -85,7 +86,7 @@ def _folder(build: Build, staging: Staging, job: Job, tell: Tell) -> Pipelines:
         job.check()
         tell("build", done)
         began = time.perf_counter()
-        component = _component(part, staging.folder(part.name, part.reads), build.precision)
+        component = build_part(part, staging.folder(part.name, part.reads), build.precision)
         built = time.perf_counter()
         done += make_private(component)
         job.phases["build_ms"] += (built - began) * 1000
@@ -115,7 +116,8 @@ def _pipeline_class(class_name: str, what: str) -> type[Any]:
     return found
 
 
-def _component(part: Part, folder: str, precision: ModelPrecision) -> Any:
+def build_part(part: Part, folder: str, precision: ModelPrecision) -> Any:
+    """One part of a checked folder, in host memory; `folder` holds its files. Raises Fault."""
     if (part.library, part.class_name) not in COMPONENTS:
         raise Fault(
             ErrorCode.UNSAFE_MODEL, f"{part.name} names {part.class_name[:80]!r}, not on the list of safe classes"

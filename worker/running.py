@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from protocol.enums import ModelPrecision
 from protocol.errors import ErrorCode, Fault, invalid
+from settings.logs import Logger
 from worker import pictures
 from worker.devices.base import BuiltModel, Drawing, DrawOrder, PartBytes, Raster
 from worker.devices.torch_device import TorchDevice
@@ -17,6 +19,7 @@ from worker.job import Job
 from worker.pipelines import Pipelines
 
 DEFAULT_STRENGTH = 0.8
+log = Logger()
 
 
 class TorchModel(BuiltModel):
@@ -82,7 +85,8 @@ class Run:
         self._job = job
         self._warnings: list[str] = []
         self._blackened: list[bool] | None = None
-        self._pipeline = pipelines.pipeline(from_image=order.source is not None, scheduler=order.scheduler)
+        with self._told():
+            self._pipeline = pipelines.pipeline(from_image=order.source is not None, scheduler=order.scheduler)
         steps = order.steps or pipelines.default_steps(self._pipeline)
         strength = DEFAULT_STRENGTH if order.strength is None else order.strength
         self._requested_steps = steps
@@ -97,9 +101,10 @@ class Run:
         """[images, 3, height, width], 0-1, Float32 in host memory. Raises Fault INFERENCE_FAILED."""
         hook = self._pipelines.denoiser.register_forward_pre_hook(self._first_step)
         self._began = time.perf_counter()
+        arguments = self._arguments()
         try:
-            with torch.no_grad():
-                output = self._pipeline(**self._arguments())
+            with torch.no_grad(), self._told():
+                output = self._pipeline(**arguments)
         finally:
             hook.remove()
         self._device.synchronize()
@@ -110,6 +115,18 @@ class Run:
             text = "the model drew values that are not finite: another precision may help"
             raise Fault(ErrorCode.INFERENCE_FAILED, text)
         return images
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Whatever a library raises as INFERENCE_FAILED. What it says may show paths and code: the log has it."""
+        try:
+            yield
+        except (Fault, MemoryError, self._device.out_of_memory):
+            raise
+        except Exception as error:
+            log.exception("a pipeline failed", pipeline=self._pipelines.text_class.__name__)
+            text = f"the model cannot draw this: its pipeline failed ({type(error).__name__})"
+            raise Fault(ErrorCode.INFERENCE_FAILED, text) from error
 
     def _note_checker(self, detected: list[bool] | None) -> None:
         self._blackened = None if detected is None else [bool(one) for one in detected]

@@ -8,6 +8,7 @@ building at once. What a library cannot build from a configuration is told with 
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -39,6 +40,8 @@ SPARE_ELEMENTS = 4 << 20
 TRIED_STEPS = 4
 BLAME_SECONDS = 3.0
 
+_WORD = re.compile(r"[a-z_0-9]{4,}")
+_DIGITS = re.compile(r"\d+")
 log = Logger()
 
 
@@ -73,7 +76,7 @@ def check_module(part: str, cls: Any, config: JsonObject, held: Held) -> None:
         raise incompatible(f"{text} of {held.elements} values", part=part) from None
     except Exception as error:
         with _bounded(held):
-            key = _blamed(lambda without: _module(cls, without), config)
+            key = _blamed(lambda without: _module(cls, without), config, error)
         raise _unbuildable(part, error, config, key) from None
     _compare(part, module, held)
 
@@ -84,7 +87,7 @@ def check_scheduler(part: str, cls: Any, folder: Path) -> None:
     try:
         _schedule(cls, config)
     except Exception as error:
-        key = _blamed(lambda without: _schedule(cls, without), config)
+        key = _blamed(lambda without: _schedule(cls, without), config, error)
         raise _unbuildable(part, error, config, key) from None
 
 
@@ -160,18 +163,23 @@ def _bounded(held: Held) -> Iterator[None]:
         yield
 
 
-def _blamed(build: Callable[[JsonObject], object], config: JsonObject) -> str:
-    """The key without which a class can be built, its own default in its place; "" where no single key is to blame."""
+def _blamed(build: Callable[[JsonObject], object], config: JsonObject, error: Exception) -> str:
+    """The key to blame for an error: without it, the class's own default in its place, the class can be built; else
+    one that the error speaks of; else one without which it fails of something else; "" where there is none."""
     end = time.monotonic() + BLAME_SECONDS
+    words = set(_WORD.findall(str(error)))
+    suspect = next((key for key in config if key in words), "")
     for key in config:
         if time.monotonic() > end:
             break
         try:
             build({name: value for name, value in config.items() if name != key})
-        except Exception:
+        except Exception as other:
+            if not suspect and (type(other), _DIGITS.sub("", str(other))) != (type(error), _DIGITS.sub("", str(error))):
+                suspect = key
             continue
         return key
-    return ""
+    return suspect
 
 
 def _unbuildable(part: str, error: Exception, config: Mapping[str, object], key: str) -> Fault:

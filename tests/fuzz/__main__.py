@@ -13,13 +13,21 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
 
+from demo.inventory import DemoModel
+from demo.models import make_models
 from tests.fuzz.core import fuzz, fuzz_link, show
+from tests.fuzz.models import fuzz_folders, fuzz_values
 from tests.fuzz.wire import Broker, fuzz_connections, fuzz_frames, fuzz_strangers
 
 ROUND, PART = 100_000, 10_000
 GROWTH_BYTES = 1 << 30
 """What the broker's process may grow by: it keeps finals for ten minutes, whatever they are of."""
+
+FOLDERS_SHARE, VALUES_SHARE = 0.0005, 0.002
+MODELS = Path("build/test-models")
+SPOILT = (DemoModel.SD15, DemoModel.SDXL, DemoModel.SD3, DemoModel.FLUX)
 
 LINK_SHARE, FRAMES_SHARE, STRANGERS_SHARE, CONNECTIONS_SHARE = 0.2, 0.1, 0.02, 0.02
 
@@ -30,6 +38,8 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=10_000_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    MODELS.mkdir(parents=True, exist_ok=True)
+    make_models(MODELS)
     began, done = time.monotonic(), 0
     codes: Counter[str] = Counter()
     context = multiprocessing.get_context("spawn")
@@ -52,7 +62,10 @@ def _round(broker: Broker, pool: ProcessPoolExecutor, seed: int, size: int) -> C
     link, frames, strangers, connections = (
         int(size * share) for share in (LINK_SHARE, FRAMES_SHARE, STRANGERS_SHARE, CONNECTIONS_SHARE)
     )
-    clients = size - link - frames - strangers - connections
+    folders, values = int(size * FOLDERS_SHARE), int(size * VALUES_SHARE)
+    clients = size - link - frames - strangers - connections - folders - values
+    model = MODELS / SPOILT[seed // ROUND % len(SPOILT)]
+    models = [pool.submit(fuzz_folders, model, seed, folders), pool.submit(fuzz_values, model, seed, values)]
     pieces: list[Future[Counter[str]]] = [pool.submit(fuzz, *piece) for piece in _pieces(seed, clients)]
     others = [pool.submit(fuzz_link, *piece) for piece in _pieces(seed, link)]
     codes = fuzz_frames(broker, seed, frames)
@@ -60,7 +73,7 @@ def _round(broker: Broker, pool: ProcessPoolExecutor, seed: int, size: int) -> C
     fuzz_connections(broker, seed, connections)
     for other in others:
         other.result()
-    return sum((piece.result() for piece in pieces), codes)
+    return sum((piece.result() for piece in [*pieces, *models]), codes)
 
 
 def _pieces(seed: int, count: int) -> Iterator[tuple[int, int]]:
