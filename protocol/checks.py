@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from protocol import commands as c
@@ -18,6 +18,10 @@ from protocol.replies import Limits
 
 MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """What a model id looks like."""
+
+MOST_PARAMETERS = 256
+MOST_METADATA = 1000
+"""Keys of free content: each is answered by an entry of its own."""
 
 _PRINTABLE = re.compile(r"[!-~]+")
 
@@ -119,7 +123,18 @@ def _load(command: c.LoadFields, _: Limits) -> None:
         _configuration(command.configuration)
 
 
+def _few_keys(field: str, value: Mapping[str, object], most: int) -> None:
+    if len(value) > most:
+        raise invalid(field, f"{len(value)} keys", f"at most {most}")
+
+
+def _metadata(command: c.UpdateMetadata, limits: Limits) -> None:
+    _model(command, limits)
+    _few_keys("metadata", command.metadata, MOST_METADATA)
+
+
 def _configuration(configuration: ModelLoadConfiguration) -> None:
+    _few_keys("configuration.parameters", configuration.parameters, MOST_PARAMETERS)
     fraction = configuration.memory_optimization.memory_fraction
     _between("configuration.memory_optimization.memory_fraction", fraction, 0, 1)
 
@@ -223,7 +238,7 @@ _RULES: dict[type[c.Command], Callable[[Any, Limits], None]] = {
     c.ListModels: _page,
     c.SearchModels: _page,
     c.GetModelInfo: _model,
-    c.UpdateMetadata: _model,
+    c.UpdateMetadata: _metadata,
     c.RegisterModel: _register,
     c.LoadModel: _load,
     c.Plan: _load,

@@ -28,6 +28,9 @@ _MAP_BYTES = frozenset([*range(0x80, 0x90), 0xDE, 0xDF])
 _ARRAY_BYTES = frozenset([*range(0x90, 0xA0), 0xDC, 0xDD])
 _ACTION_WORDS = {fold(alias): name for alias, name in ALIASES.items()}
 _FOLDED_ACTION = frozenset({"action"})
+MOST_VALUES = 20_480
+"""Keys and list items in a payload, at any depth: so many cost the broker's one thread some twenty milliseconds."""
+
 DEFAULT_LIMITS = Limits()
 _UNBOUNDED = {name: 1 << 62 for name in Limits.__struct_fields__ if name not in ("min_side", "side_multiple")}
 NO_LIMITS = Limits(**_UNBOUNDED, min_side=1, side_multiple=1)
@@ -80,6 +83,8 @@ class Refused(Exception):
 def decode_command(payload: bytes, limits: Limits = DEFAULT_LIMITS) -> Decoded:
     """The command in a payload, its values checked against the limits. Raises Refused."""
     encoding = encoding_of(payload, limits)
+    if len(payload) > MOST_VALUES:  # a value takes a byte at least
+        _refuse_many(payload, encoding)
     try:
         command = (_json_commands if encoding is Encoding.JSON else _msgpack_commands).decode(payload)
         if _is_doubtful(command, payload, encoding, limits):
@@ -92,6 +97,22 @@ def decode_command(payload: bytes, limits: Limits = DEFAULT_LIMITS) -> Decoded:
         action = action_of(command)
         raise Refused(fault.info, encoding, request_id=command.request_id, action=action) from None
     return Decoded(command=command, encoding=encoding)
+
+
+def _refuse_many(payload: bytes, encoding: Encoding) -> None:
+    """Raise Refused for more keys and items than are read; what cannot be decoded is told elsewhere."""
+    try:
+        value = _builtins(payload, encoding)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return
+    level, count = [value], 0
+    while level:
+        level = [item for item in level if isinstance(item, dict | list)]
+        count += sum(map(len, level))
+        if count > MOST_VALUES:
+            text = f"the payload has more than {MOST_VALUES} keys and items: no more are read"
+            raise Refused(malformed(text).info, encoding)
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
 
 
 def action_of(command: Command) -> str:

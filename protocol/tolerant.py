@@ -28,6 +28,9 @@ DURATION_FIELDS = frozenset({"timeout_seconds", "keep_alive"})
 _TIMESPAN = re.compile(r"(-)?(?:(\d{1,8})\.)?(\d{1,2}):(\d{2})(?::(\d{2})(\.\d{1,7})?)?", re.ASCII)
 _MIN_INTEGER, _END_INTEGER, _END_UNSIGNED = -(2**63), 2**63, 2**64
 _MOST_SUGGESTIONS = 32
+MOST_WARNINGS = 64
+"""Of one message's fields; the rest are counted in one more."""
+
 _FRACTION = re.compile(r"(\.\d{6})\d+")
 
 
@@ -145,11 +148,18 @@ class Repair:
     """
 
     def __init__(self, *, from_client: bool = True) -> None:
-        self.warnings: list[str] = []
+        self._warnings: list[str] = []
+        self._unsaid = 0
         self._from_client = from_client
         self._suggestions = 0
         self._namings: list[Naming] = []
         self._enum_forms: set[EnumForm] = set()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was warned of, in the order of the message."""
+        more = [f"{self._unsaid} more fields are unknown or given twice"] if self._unsaid else []
+        return [*self._warnings, *more]
 
     @property
     def naming(self) -> Naming | None:
@@ -201,11 +211,14 @@ class Repair:
         if field.name in DURATION_FIELDS and isinstance(item, str):
             item = _duration(item, path)
         if field.name in found:
-            self.warnings.append(f"field '{path}' is given twice: the last one counts")
+            self._warn(f"field '{path[:120]}' is given twice: the last one counts")
         found[field.name] = self.value(item, field.type, path)
 
     def _unknown(self, key: str, path: str, known: dict[str, mi.Field]) -> None:
         if not self._from_client:
+            return
+        if len(self._warnings) >= MOST_WARNINGS:
+            self._unsaid += 1
             return
         # A search costs as much as a small decode: a payload of nothing but unknown names must not hold the broker up.
         self._suggestions += 1
@@ -213,7 +226,13 @@ class Repair:
         close = difflib.get_close_matches(fold(key[:120]), known, n=1, cutoff=0.6) if few else []
         nearest = f"; the nearest known name is '{known[close[0]].name}'" if close else ""
         where = f"{path}.{key}" if path else key
-        self.warnings.append(f"unknown field '{where[:120]}' is ignored{nearest}")
+        self._warn(f"unknown field '{where[:120]}' is ignored{nearest}")
+
+    def _warn(self, text: str) -> None:
+        if len(self._warnings) < MOST_WARNINGS:
+            self._warnings.append(text)
+        else:
+            self._unsaid += 1
 
     def value(self, value: Any, kind: mi.Type, path: str) -> Any:
         """A value as the type wants it. Raises Fault."""

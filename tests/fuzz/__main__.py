@@ -26,7 +26,7 @@ GROWTH_BYTES = 1 << 30
 """What the broker's process may grow by: it keeps finals for ten minutes, whatever they are of."""
 
 FOLDERS_SHARE, VALUES_SHARE = 0.0005, 0.002
-MODELS = Path("build/test-models")
+MODELS = Path(__file__).parents[2] / "build" / "test-models"
 SPOILT = (DemoModel.SD15, DemoModel.SDXL, DemoModel.SD3, DemoModel.FLUX)
 
 LINK_SHARE, FRAMES_SHARE, STRANGERS_SHARE, CONNECTIONS_SHARE = 0.2, 0.1, 0.02, 0.02

@@ -205,7 +205,8 @@ def broken(payload: bytes, chance: random.Random) -> bytes:
 def _twice(payload: bytes, encoding: Encoding) -> bytes:
     """The action given twice: the last one counts."""
     if encoding is Encoding.JSON:
-        return payload[:-1] + b',"action":"ping"}'
+        comma = b"," if payload != b"{}" else b""
+        return payload[:-1] + comma + b'"action":"ping"}'
     size = payload[0] & 0x0F
     if payload[0] >> 4 != 8 or size == 15:
         return struct.pack(">BH", 0xDE, 1) + b"\xa6action\xa4ping"
