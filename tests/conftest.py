@@ -26,6 +26,7 @@ _SLOW = (
     "simulation",
     "worker/test_cpu.py",
     "worker/test_process.py",
+    "worker/test_skeleton.py",
     "worker/test_swaps.py",
 )
 """Folders and files whose tests start processes, import torch or take long: `make check` leaves them out."""
