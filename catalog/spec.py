@@ -13,17 +13,20 @@ from modelfiles.model import ModelFile
 from modelfiles.profiles import SUFFIX
 from protocol.records import ModelMetadata
 
+LONGEST_LINE, LONGEST_DESCRIPTION, MOST_TAGS = 500, 8000, 100
+"""Characters of a file's words and how many tags of it are shown: a list has a thousand models."""
+
 
 def name_of(model: ModelFile) -> str:
     """The title that the file states, else its name without the ending."""
     title = model.metadata.get("modelspec.title", "").strip()
     file_name = Path(model.path).name
     plain = file_name.removesuffix(SUFFIX).removesuffix(".safetensors")
-    return title or plain
+    return (title or plain)[:LONGEST_LINE]
 
 
 def description_of(model: ModelFile) -> str:
-    return model.metadata.get("modelspec.description", "")
+    return model.metadata.get("modelspec.description", "")[:LONGEST_DESCRIPTION]
 
 
 def metadata_of(model: ModelFile) -> ModelMetadata:
@@ -31,9 +34,9 @@ def metadata_of(model: ModelFile) -> ModelMetadata:
     stated = model.metadata
     tags = [tag.strip() for tag in stated.get("modelspec.tags", "").split(",")]
     return ModelMetadata(
-        author=stated.get("modelspec.author", ""),
-        license=stated.get("modelspec.license", ""),
-        tags=[tag for tag in tags if tag],
+        author=stated.get("modelspec.author", "")[:LONGEST_LINE],
+        license=stated.get("modelspec.license", "")[:LONGEST_LINE],
+        tags=[tag[:LONGEST_LINE] for tag in tags if tag][:MOST_TAGS],
         created_date=_date(stated.get("modelspec.date", "")),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from itertools import islice
 from pathlib import Path
 
 from modelfiles.fingerprints import Fingerprint
@@ -20,6 +21,10 @@ HEADER_LIMIT_BYTES = 100_000_000
 MAX_NUMBER = 1 << 62
 MOST_TENSORS = 100_000
 MOST_DIMENSIONS = 32
+MOST_METADATA, LONGEST_KEY, LONGEST_METADATA = 1000, 256, 64 << 10
+"""Entries, and characters of a key and of a text, that are kept of a file's metadata. What is longer, such as a preview
+picture or a trainer's word counts, is left in the file."""
+
 LONGEST_NAME = 1024
 """Characters of a tensor's name."""
 
@@ -148,7 +153,8 @@ def parse_header(text: bytes, fingerprint: Fingerprint, what: str) -> Header:
 def _metadata(value: object, what: str) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise corrupted(f"__metadata__ of {what} is not a map of text to text")
-    return {cleaned(key): cleaned(text) for key, text in value.items()}
+    kept = {key: text for key, text in value.items() if len(key) <= LONGEST_KEY and len(text) <= LONGEST_METADATA}
+    return {cleaned(key): cleaned(text) for key, text in islice(kept.items(), MOST_METADATA)}
 
 
 def _tensor(name: str, entry: object, what: str) -> Tensor:

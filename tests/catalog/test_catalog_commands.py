@@ -266,3 +266,11 @@ def test_what_is_not_built_is_refused_and_not_ignored(shelf: Shelf) -> None:
     register = c.RegisterModel(model_path=str(shelf.root / "sd"), metadata={"author": "x"})
     for command in (c.SearchModels(query="x"), c.UpdateMetadata(model_id="sd"), register):
         assert code_of(shelf, command) is ErrorCode.NOT_SUPPORTED
+
+
+def test_what_a_file_says_of_itself_is_shown_up_to_a_length(shelf: Shelf) -> None:
+    said = {"modelspec.title": "t" * 501, "modelspec.description": "d" * 8001, "modelspec.tags": "x," * 101}
+    tensor_file(shelf.root / "wordy.safetensors", SD15_NAMES, said)
+    shelf.scan()
+    model = shelf.info("wordy").model
+    assert (len(model.name), len(model.description), len(model.metadata.tags)) == (500, 8000, 100)

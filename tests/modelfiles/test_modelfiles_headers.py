@@ -139,6 +139,16 @@ def test_tensors_up_to_the_limit_are_read_and_one_more_is_not(
     assert "51 tensors" in refused(header_file(tmp_path / "n.safetensors", tensors | more)).info.message
 
 
+def test_metadata_up_to_its_limits_is_kept_and_what_is_longer_stays_in_the_file(tmp_path: Path) -> None:
+    key, text = "k" * headers.LONGEST_KEY, "t" * headers.LONGEST_METADATA
+    metadata = {key: "a", key + "k": "b", "c": text, "d": text + "t", "e": "f"}
+    found = read_header(header_file(tmp_path / "m.safetensors", {"__metadata__": metadata, "w": entry(0, 6)}, bytes(6)))
+    assert found.metadata == {key: "a", "c": text, "e": "f"}
+    many = {str(index): "x" for index in range(headers.MOST_METADATA + 1)}
+    found = read_header(header_file(tmp_path / "n.safetensors", {"__metadata__": many, "w": entry(0, 6)}, bytes(6)))
+    assert len(found.metadata) == headers.MOST_METADATA
+
+
 def test_a_header_of_lists_or_objects_without_end_is_given_up_early(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -261,7 +261,7 @@ def test_a_failed_decode_leaves_the_vae_in_its_own_type(cpu: Bench, monkeypatch:
 
     with monkeypatch.context() as patch:
         patch.setattr(vae, "decode", fails)
-        assert cpu.error(draw(SDXL), SDXL).code is ErrorCode.INTERNAL_ERROR
+        assert cpu.error(draw(SDXL), SDXL).code is ErrorCode.INFERENCE_FAILED
     assert {t.dtype for t in weights(cpu, SDXL) if t.is_floating_point()} == {torch.float16}
     assert cpu.run(draw(SDXL), SDXL).attachments == first
 
