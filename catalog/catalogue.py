@@ -5,7 +5,7 @@ Decides what each command answers. Knows nothing of sockets; what the broker mus
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from catalog.info import BY_DEVICE, NO_RUNS, Include, Shown, show
 from catalog.listing import list_page, needs_usage
 from catalog.presence import Presence, device_status
 from catalog.scan import Scan
+from catalog.sidecar import Sidecars
 from catalog.store import Store
 from catalog.traits import compatibility
 from catalog.usage import Totals, totals_of, usage_stats
+from catalog.written import Written, patch
 from modelfiles.model import ModelFile, inspect
 from modelfiles.paths import Roots
 from protocol import commands as c
@@ -30,7 +32,7 @@ from protocol.errors import ErrorCode, Fault, invalid, missing
 from protocol.link import ModelRef, UsageFact
 from protocol.telemetry import DeviceReport
 
-NO_WRITES = "the catalogue does not store what clients write yet"
+NO_HEADERS = "this version writes beside a model, not into it; leave write_header out"
 NO_SEARCH = "the catalogue has no ranked search yet; list_models with search_query finds words"
 SCAN_FOLDER = "a folder beneath a model root"
 
@@ -38,8 +40,9 @@ SCAN_FOLDER = "a folder beneath a model root"
 class Catalogue:
     """Every model, where it is held and how it was used. Belongs to one thread."""
 
-    def __init__(self, store: Store, roots: Roots) -> None:
+    def __init__(self, store: Store, roots: Roots, sidecars: Sidecars) -> None:
         self._store, self._roots = store, roots
+        self._sidecars = sidecars
         self._held = Presence()
         self._changed: dict[str, None] = {}
 
@@ -79,23 +82,26 @@ class Catalogue:
             case c.SearchModels():
                 raise Fault(ErrorCode.NOT_SUPPORTED, f"search_models: {NO_SEARCH}")
             case c.UpdateMetadata():
-                raise Fault(ErrorCode.NOT_SUPPORTED, f"update_metadata: {NO_WRITES}")
+                return self._update_metadata(command, request_id)
             case _:
                 raise Fault(ErrorCode.NOT_SUPPORTED, f"{type(command).__name__} is no command of the catalogue")
 
     def start_scan(self) -> Scan:
         """The scan of every root with which the catalogue begins; it hashes nothing."""
-        return Scan(self._store, self._roots, self._roots.folders, HashDepth.NONE)
+        return self._scan(self._roots.folders, HashDepth.NONE)
+
+    def _scan(self, folders: Iterable[Path], depth: HashDepth) -> Scan:
+        return Scan(self._store, self._roots, folders, depth, self._sidecars.read)
 
     def scan_models(self, command: c.ScanModels) -> Scan:
         """The scan that a command asks for. Raises Fault INVALID_ARGUMENT."""
         if not command.roots:
-            return Scan(self._store, self._roots, self._roots.folders, command.hash)
+            return self._scan(self._roots.folders, command.hash)
         folders = [self._roots.resolve(text, f"roots[{n}]", SCAN_FOLDER) for n, text in enumerate(command.roots)]
         for number, folder in enumerate(folders):
             if not folder.is_dir():
                 raise invalid(f"roots[{number}]", command.roots[number], SCAN_FOLDER)
-        return Scan(self._store, self._roots, folders, command.hash)
+        return self._scan(folders, command.hash)
 
     def finish_scan(self, finished: Scan) -> None:
         """Make a scan's changes durable and due to be told, be it done or given up."""
@@ -168,7 +174,7 @@ class Catalogue:
             performance=command.include_performance,
         )
         shown = self._show(entry, totals, include)
-        usage = usage_stats(totals, datetime.now(UTC)) if command.include_performance else None
+        usage = usage_stats(totals, datetime.now(UTC), entry.written.rating) if command.include_performance else None
         reasons = {f"model.{path}": reason for path, reason in shown.not_measured.items()}
         for field in ("required_compute_capability", "min_driver_version", "supported_optimizations"):
             reasons[f"compatibility.{field}"] = BY_DEVICE
@@ -197,14 +203,17 @@ class Catalogue:
         if command.model_id and not MODEL_ID.fullmatch(command.model_id):
             raise invalid("model_id", command.model_id, "1-128 letters, digits, '.', '_', '-', first a letter or digit")
         declared = declared_type(command.model_type)
-        if command.metadata:
-            raise Fault(ErrorCode.NOT_SUPPORTED, f"metadata: {NO_WRITES}", details={"field": "metadata"})
         path = str(self._roots.existing(command.model_path))
         known = self._known(command.model_id, path)
         model = inspect(path, self._roots)
+        before = known.written if known is not None else Written()
+        patched = patch(before, command.metadata, {}, validate=True)
         entry = self._put(known, command.model_id, model, declared)
-        unsaved = self._store.commit()
         warnings = type_warnings(declared, model.type)
+        unsaved = self._store.commit()
+        if patched.updated_fields and not unsaved:
+            entry, more = self._write(entry, patched.written)
+            warnings += more
         if unsaved:
             warnings.append(f"{entry.id} is not on disk yet, and a restart would forget it: {unsaved}")
         shown = self._show(entry, self._store.usage([entry.id]).get(entry.id, []), Include())
@@ -216,6 +225,44 @@ class Catalogue:
             model_id=entry.id,
             model=shown.info,
         )
+
+    def _update_metadata(self, command: c.UpdateMetadata, request_id: str) -> r.UpdateMetadataReply:
+        if command.write_header:
+            raise Fault(ErrorCode.NOT_SUPPORTED, f"write_header: {NO_HEADERS}", details={"field": "write_header"})
+        entry = self.entry(command.model_id)
+        _same_revision(entry, command.revision)
+        given = {"tags": command.tags, "description": command.description}
+        top = {name: value for name, value in given.items() if value is not None}
+        patched = patch(entry.written, command.metadata, top, validate=command.validate)
+        warnings: list[str] = []
+        if patched.updated_fields:
+            entry, warnings = self._write(entry, patched.written)
+        shown = self._show(entry, self._store.usage([entry.id]).get(entry.id, []), Include())
+        return r.UpdateMetadataReply(
+            request_id=request_id,
+            action="update_metadata",
+            message=f"{', '.join(patched.updated_fields) or 'nothing'} changed",
+            warnings=warnings,
+            not_measured={f"updated_model.{field}": reason for field, reason in shown.not_measured.items()},
+            model_id=entry.id,
+            updated_fields=patched.updated_fields,
+            updated_model=shown.info,
+            updated_at=entry.updated_at,
+            revision=entry.revision,
+        )
+
+    def _write(self, entry: Entry, written: Written) -> tuple[Entry, list[str]]:
+        """What clients wrote, on disk, and beside the model. Raises Fault, with nothing changed."""
+        try:
+            entry = self._store.write(msgspec.structs.replace(entry, written=written, updated_at=datetime.now(UTC)))
+        except OSError as error:
+            text = f"{entry.id} keeps its metadata: the catalogue cannot be written: {error}"
+            raise Fault(ErrorCode.INTERNAL_ERROR, text, retryable=True, details={"reason": str(error)}) from None
+        self._changed[entry.id] = None
+        warnings = [self._sidecars.write(entry)]
+        if not self._store.is_durable:
+            warnings.append(f"the catalogue has no file to write: its record of {entry.id} ends with this process")
+        return entry, [warning for warning in warnings if warning]
 
     def _known(self, model_id: str, path: str) -> Entry | None:
         """The entry that a registration means: that of its id, or without one that of its path."""
@@ -242,6 +289,14 @@ class Catalogue:
             entry = msgspec.structs.replace(fresh, declared_type=declared)
         self._changed[entry.id] = None
         return self._store.put(entry)
+
+
+def _same_revision(entry: Entry, revision: int | None) -> None:
+    """Raise Fault INVALID_ARGUMENT, retryable, where somebody has changed the model since."""
+    if revision is not None and revision != entry.revision:
+        text = f"revision is {revision}: {entry.id} is at {entry.revision}; read it again"
+        details = {"field": "revision", "revision": entry.revision}
+        raise Fault(ErrorCode.INVALID_ARGUMENT, text, retryable=True, details=details)
 
 
 def declared_type(text: str) -> ModelType:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from catalog import presence, spec, traits
+from catalog import presence, said, traits
 from catalog.entry import Entry
 from catalog.presence import Holding
 from catalog.usage import Totals, performance
@@ -52,9 +52,10 @@ def show(entry: Entry, holdings: Sequence[Holding], totals: Sequence[Totals], in
     """The whole ModelInfo; parts that `include` leaves out are empty."""
     info = ModelInfo(
         id=entry.id,
-        name=spec.name_of(entry.file),
+        name=said.name_of(entry),
         type=entry.type,
-        description=spec.description_of(entry.file),
+        version=said.version_of(entry),
+        description=said.description_of(entry),
         file_path=entry.file.path,
         file_size=entry.file.size_bytes,
         hash=entry.checksum,
@@ -63,7 +64,7 @@ def show(entry: Entry, holdings: Sequence[Holding], totals: Sequence[Totals], in
         components=components(entry, holdings) if include.components else [],
         capabilities=traits.capabilities(entry) if include.capabilities else ModelCapabilities(),
         requirements=traits.requirements(entry, totals) if include.requirements else ModelRequirements(),
-        metadata=spec.metadata_of(entry.file) if include.metadata else ModelMetadata(),
+        metadata=said.metadata_of(entry) if include.metadata else ModelMetadata(),
         loaded_on_devices=presence.loaded_on(holdings),
         memory_usage=presence.tier_usage(holdings, max((t.peak_bytes for t in totals), default=0)),
         performance=performance(totals) if include.performance else ModelPerformance(),
@@ -113,7 +114,9 @@ def _component_status(entry: Entry, is_loaded: bool, is_held: bool, holdings: Se
 
 
 def _not_measured(info: ModelInfo, entry: Entry, totals: Sequence[Totals], include: Include) -> dict[str, str]:
-    reasons: dict[str, str] = {"version": NOT_STATED}
+    reasons: dict[str, str] = {}
+    if not info.version:
+        reasons["version"] = NOT_STATED
     if not info.description:
         reasons["description"] = NOT_STATED
     if info.type is ModelType.Unknown:
@@ -177,10 +180,10 @@ def _component_reasons(listed: Sequence[ModelComponent]) -> dict[str, str]:
 
 def searched_texts(entry: Entry) -> list[str]:
     """The texts that a list's `search_query` looks into: name, description, tags, author."""
-    metadata = spec.metadata_of(entry.file)
-    return [spec.name_of(entry.file), spec.description_of(entry.file), *metadata.tags, metadata.author]
+    metadata = said.metadata_of(entry)
+    return [said.name_of(entry), said.description_of(entry), *metadata.tags, metadata.author]
 
 
 def sort_name(entry: Entry) -> str:
     """The name as lists order it: without case and marks."""
-    return fold(spec.name_of(entry.file))
+    return fold(said.name_of(entry))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from catalog import spec
+from catalog import said
 from catalog.entry import Entry
 from catalog.info import searched_texts, sort_name
 from catalog.presence import Presence, loaded_on, status_of
@@ -73,12 +73,12 @@ def _sort_key(sort_by: ModelSortBy, usage: Mapping[str, Sequence[Totals]]) -> Ca
         case ModelSortBy.Size:
             return lambda entry: entry.file.size_bytes
         case ModelSortBy.CreatedDate:
-            return lambda entry: spec.metadata_of(entry.file).created_date or NEVER
+            return lambda entry: said.metadata_of(entry).created_date or NEVER
         case ModelSortBy.LastUsed:
             return lambda entry: max((totals.last_used for totals in usage.get(entry.id, ())), default=NEVER)
         case ModelSortBy.Performance:
             return lambda entry: performance(usage.get(entry.id, ())).inference_throughput
         case ModelSortBy.Rating:
-            return lambda _: 0
+            return lambda entry: -1.0 if entry.written.rating is None else entry.written.rating
         case _:
             return sort_name

@@ -6,7 +6,7 @@ between them; each step leaves the catalogue consistent.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from catalog.entry import Entry
 from catalog.hashing import checksum
 from catalog.ids import id_from
 from catalog.store import Store
+from catalog.written import Written
 from modelfiles.folders import has_weights, is_pipeline_folder
 from modelfiles.model import Kind, ModelFile, inspect
 from modelfiles.paths import Roots
@@ -44,10 +45,17 @@ class Outcome(Record, frozen=True, kw_only=True):
 
 
 class Scan:
-    """One scan in progress: iterate `steps` to its end, then read `outcome`."""
+    """One scan in progress: iterate `steps` to its end, then read `outcome`. `written` reads a new model's sidecar."""
 
-    def __init__(self, store: Store, roots: Roots, folders: Iterable[Path], depth: HashDepth) -> None:
-        self._store, self._roots, self._depth = store, roots, depth
+    def __init__(
+        self,
+        store: Store,
+        roots: Roots,
+        folders: Iterable[Path],
+        depth: HashDepth,
+        written: Callable[[Entry], Written | None] = lambda _: None,
+    ) -> None:
+        self._store, self._roots, self._depth, self._written = store, roots, depth, written
         self._folders = list(folders)
         self._added: list[str] = []
         self._updated: list[str] = []
@@ -123,7 +131,9 @@ class Scan:
         root = self._roots.root_of(Path(model.path))
         model_id = id_from(Path(model.path).relative_to(root), root.name, self._store.entries)
         self._added.append(model_id)
-        return self._put(new_entry(model_id, model))
+        entry = new_entry(model_id, model)
+        written = self._written(entry)
+        return self._put(entry if written is None else msgspec.structs.replace(entry, written=written))
 
     def _bring_up(self, entry: Entry, model: ModelFile) -> Entry:
         """Bring an entry up to date with its file."""

@@ -19,7 +19,9 @@ import zmq
 
 from catalog.catalogue import Catalogue
 from catalog.scan import Scan
+from catalog.sidecar import Sidecars
 from catalog.store import Store
+from catalog.written import NotWritten
 from modelfiles.paths import Roots
 from protocol import commands as c
 from protocol import link
@@ -64,7 +66,9 @@ class Session:
     def __init__(self, spec: link.CatalogSpec) -> None:
         self._spec = spec
         self._worker_id = f"{link.CATALOG_ID}/{spec.generation}/{secrets.token_hex(4)}"
-        self._catalogue = Catalogue(Store(Path(spec.data)), Roots(spec.model_roots))
+        roots = Roots(spec.model_roots)
+        sidecars = Sidecars(Path(spec.data) / "sidecars", roots)
+        self._catalogue = Catalogue(Store(Path(spec.data)), roots, sidecars)
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.setsockopt(zmq.IDENTITY, self._worker_id.encode())
         self._socket.setsockopt(zmq.LINGER, 500)
@@ -207,6 +211,8 @@ class Session:
                 self._begin(self._catalogue.scan_models(job.command), job)
                 return
             reply = self._catalogue.answer(job.command, job.assign.echo_id)
+        except NotWritten as fault:
+            self._fail(job.assign, fault.info, job.started, fault.results)
         except Fault as fault:
             self._fail(job.assign, fault.info, job.started)
         except Exception as error:
@@ -284,10 +290,16 @@ class Session:
             warnings=[*job.warnings, *reply.warnings],
             timing=msgspec.structs.replace(reply.timing, queue_ms=job.assign.queue_ms, total_ms=total_ms),
         )
-        model_id = reply.model_id if isinstance(reply, r.GetModelInfoReply | r.RegisterModelReply) else ""
+        model_id = getattr(reply, "model_id", "")
         self._send_final(job.assign, reply, model_id, None)
 
-    def _fail(self, assign: link.Assign, error: ErrorInfo, started: float) -> None:
+    def _fail(
+        self,
+        assign: link.Assign,
+        error: ErrorInfo,
+        started: float,
+        results: dict[str, str] | msgspec.UnsetType = msgspec.UNSET,
+    ) -> None:
         self._tell_changes(CHANGES.get(assign.action, "changed"))
         state = ReplyState.CANCELLED if error.code is ErrorCode.CANCELLED else ReplyState.FAILED
         total_ms = assign.queue_ms + (time.monotonic() - started) * 1000
@@ -299,6 +311,7 @@ class Session:
             message=error.message,
             warnings=assign.warnings,
             error=error,
+            validation_results=results,
             timing=r.Timing(queue_ms=assign.queue_ms, total_ms=total_ms),
         )
         self._send_final(assign, reply, "", error.code)
@@ -327,7 +340,7 @@ class Session:
             self._outbox.popleft()
 
 
-CHANGES = {"scan_models": "scanned", "register_model": "registered"}
+CHANGES = {"scan_models": "scanned", "register_model": "registered", "update_metadata": "updated"}
 """What a command's changes are called in `catalog` events."""
 
 

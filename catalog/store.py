@@ -76,6 +76,11 @@ class Store:
             self._by_path.setdefault(entry.file.path, []).append(entry.id)
 
     @property
+    def is_durable(self) -> bool:
+        """Whether what is committed outlives this process."""
+        return bool(self._db.execute("PRAGMA database_list").fetchone()[2])
+
+    @property
     def entries(self) -> Mapping[str, Entry]:
         """Every model by id."""
         return self._entries
@@ -93,6 +98,20 @@ class Store:
         self._entries[entry.id] = entry
         if known is None:
             self._by_path.setdefault(entry.file.path, []).append(entry.id)
+        return entry
+
+    def write(self, entry: Entry) -> Entry:
+        """Replace a model under its next revision, on disk when this returns. Raises OSError, with nothing changed."""
+        known = self._entries[entry.id]
+        entry = msgspec.structs.replace(entry, revision=known.revision + 1)
+        try:
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.execute(PUT_MODEL, _row(entry))
+        except sqlite3.Error as error:
+            raise OSError(str(error)) from None
+        self._unsaved.pop(entry.id, None)
+        self._entries[entry.id] = entry
         return entry
 
     def add_usage(self, totals: Totals) -> None:

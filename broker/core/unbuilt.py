@@ -14,7 +14,6 @@ _REASONS: dict[type[c.Command], str] = {
     c.LoadComponent: "this version loads whole models",
     c.UnloadComponent: "this version loads whole models",
     c.SearchModels: "this version has no full-text search; list_models filters by search_query",
-    c.UpdateMetadata: "this version keeps no metadata of its own; it reads the file's",
 }
 
 

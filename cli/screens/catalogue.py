@@ -6,11 +6,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from cli.screens.devices import NARROW, table
-from cli.screens.residency import facts
+from cli.screens.residency import facts, headline
 from cli.units import ago, duration, size
 from protocol.enums import ModelStatus
 from protocol.records import ModelInfo
-from protocol.replies import GetModelInfoReply, ListModelsReply, ScanModelsReply
+from protocol.replies import GetModelInfoReply, ListModelsReply, ScanModelsReply, UpdateMetadataReply
 
 STATUSES = {
     ModelStatus.Loaded: "green",
@@ -86,6 +86,16 @@ def _components(model: ModelInfo) -> list[RenderableType]:
         where = ", ".join(part.loaded_on_devices)
         made.add_row(Text(part.name or part.id), part.type.value, size(part.size), part.status.value, where)
     return [Text(), made]
+
+
+def update_view(reply: UpdateMetadataReply) -> RenderableType:
+    """What an edit changed, and the model as it is now."""
+    changed = ", ".join(reply.updated_fields) or "nothing"
+    rows: list[tuple[str, RenderableType]] = [("revision", str(reply.revision))]
+    if reply.updated_model is not None:
+        about = reply.updated_model.metadata
+        rows += [("name", reply.updated_model.name), ("tags", ", ".join(about.tags)), ("author", about.author)]
+    return Group(headline("changed", f"{changed} of {reply.model_id}"), facts(*(row for row in rows if row[1] != "")))
 
 
 def scan_view(reply: ScanModelsReply) -> RenderableType:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from catalog.catalogue import Catalogue
 from catalog.scan import Scan
+from catalog.sidecar import Sidecars
 from catalog.store import Store
 from modelfiles.paths import Roots
 from protocol import commands as c
@@ -27,7 +28,8 @@ class Shelf:
         self.root, self.data = root, data
         root.mkdir(parents=True, exist_ok=True)
         self.store = Store(data)
-        self.catalogue = Catalogue(self.store, Roots([root]))
+        roots = Roots([root])
+        self.catalogue = Catalogue(self.store, roots, Sidecars(data / "sidecars", roots))
 
     def scan(self, depth: HashDepth = HashDepth.NONE, *roots: str) -> r.ScanModelsReply:
         return self.finish(self.catalogue.scan_models(c.ScanModels(hash=depth, roots=list(roots))))

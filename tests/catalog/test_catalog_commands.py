@@ -263,9 +263,7 @@ def test_declared_type_is_used_only_where_the_file_tells_none(shelf: Shelf) -> N
 
 
 def test_what_is_not_built_is_refused_and_not_ignored(shelf: Shelf) -> None:
-    register = c.RegisterModel(model_path=str(shelf.root / "sd"), metadata={"author": "x"})
-    for command in (c.SearchModels(query="x"), c.UpdateMetadata(model_id="sd"), register):
-        assert code_of(shelf, command) is ErrorCode.NOT_SUPPORTED
+    assert code_of(shelf, c.SearchModels(query="x")) is ErrorCode.NOT_SUPPORTED
 
 
 def test_what_a_file_says_of_itself_is_shown_up_to_a_length(shelf: Shelf) -> None:

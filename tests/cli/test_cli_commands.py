@@ -224,3 +224,21 @@ def test_closed_standard_output_is_no_traceback(broker: Router, tmp_path: Path) 
     command = ["sh", "-c", 'exec "$0" "$@" >&-', sys.executable, "-P", "-m", "cli", "--endpoint", broker.endpoint, "ps"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_edit_sends_what_was_said_and_null_for_a_dash(broker: Router, vrambroker: Run) -> None:
+    words = ["--name", "New", "--author", "-", "--rating", "4", "--tag", "a", "--tag", "b", "--set", "mood=calm"]
+    done = vrambroker("-e", broker.endpoint, "edit", "tiny-sd15", *words, "--revision", "2")
+    assert done.returncode == 0, done.stderr
+    assert "name, rating of tiny-sd15" in done.stdout
+    sent = next(received.command for received in broker.seen if action_of(received.command) == "update_metadata")
+    assert sent.revision == 2
+    assert sent.metadata == {
+        "name": "New",
+        "author": None,
+        "rating": 4.0,
+        "tags": ["a", "b"],
+        "custom": {"mood": "calm"},
+    }
+    assert vrambroker("-e", broker.endpoint, "edit", "tiny-sd15").returncode == 2
+    assert vrambroker("-e", broker.endpoint, "edit", "tiny-sd15", "--rating", "many").returncode == 2

@@ -44,6 +44,7 @@ from protocol.replies import (
     StatusEntry,
     Timing,
     UnloadModelReply,
+    UpdateMetadataReply,
 )
 from protocol.telemetry import MemoryPressure
 
@@ -203,6 +204,14 @@ def of_action(action: str) -> Reply:
         ),
         "get_model_info": GetModelInfoReply(
             **common, model_id="tiny-sd15", model=model(), compatibility=ModelCompatibilityInfo()
+        ),
+        "update_metadata": UpdateMetadataReply(
+            **common,
+            model_id="tiny-sd15",
+            updated_fields=["name", "rating"],
+            updated_model=model(),
+            updated_at=NOW,
+            revision=3,
         ),
         "scan_models": ScanModelsReply(**common, added=["a"], updated=[], missing=["[b]"], rejected=[]),
         "load_model": LoadModelReply(

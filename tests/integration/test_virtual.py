@@ -282,3 +282,26 @@ def test_killed_broker_returns_on_its_addresses_with_models_in_place(tmp_path: P
         wait_for(lambda: broker.devices()["virtual:0"]["state"] == "ready")
         device = broker.devices()["virtual:0"]
         assert device["pid"] == worker and device["models"][0]["tier"] == "vram"
+
+
+def test_metadata_is_written_in_every_spelling_and_what_is_bad_is_named_as_it_was_sent(virtual: Broker) -> None:
+    client = virtual.connect()
+    camel = client.ask(
+        {"action": "update_metadata", "modelId": "gamma", "metadata": {"Name": "Gamma One", "rating": 4.5}}
+    )
+    assert camel["success"] and set(camel["updatedFields"]) == {"name", "rating"}
+    assert camel["updatedModel"]["name"] == "Gamma One" and camel["validationResults"] == {}
+    packed = {"Action": "UpdateMetadata", "ModelId": "gamma", "Metadata": {"SourceUrl": "ftp://x", "Nmae": 1}}
+    refused = client.ask(packed, msgpack=True)
+    assert not refused["Success"] and set(refused["ValidationResults"]) == {"SourceUrl", "Nmae"}
+    info = client.ask({"action": "get_model_info", "model_id": "gamma", "include_performance": True})
+    assert info["usage_stats"]["user_rating"] == 4.5 and info["model"]["revision"] == camel["revision"]
+    stale = {"action": "update_metadata", "model_id": "gamma", "metadata": {"name": "x"}, "revision": 1}
+    error = client.ask(stale)["error"]
+    assert (error["code"], error["retryable"], error["details"]["revision"]) == (
+        "INVALID_ARGUMENT",
+        True,
+        camel["revision"],
+    )
+    back = {"action": "update_metadata", "model_id": "gamma", "metadata": {"name": None, "rating": None}}
+    assert client.ask(back)["updated_model"]["name"] == "gamma"
