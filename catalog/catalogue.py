@@ -5,6 +5,7 @@ Decides what each command answers. Knows nothing of sockets; what the broker mus
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +15,12 @@ import msgspec
 from catalog import scan
 from catalog.entry import Entry
 from catalog.ids import MODEL_ID, id_from, nearest
+from catalog.index import Index
 from catalog.info import BY_DEVICE, NO_RUNS, Include, Shown, show
 from catalog.listing import list_page, needs_usage
 from catalog.presence import Presence, device_status
 from catalog.scan import Scan
+from catalog.search import device_compatibility, find_ids, search
 from catalog.sidecar import Sidecars
 from catalog.store import Store
 from catalog.traits import compatibility
@@ -30,10 +33,10 @@ from protocol import replies as r
 from protocol.enums import HashDepth, ModelStatus, ModelType
 from protocol.errors import ErrorCode, Fault, invalid, missing
 from protocol.link import ModelRef, UsageFact
+from protocol.records import ModelSearchResult
 from protocol.telemetry import DeviceReport
 
 NO_HEADERS = "this version writes beside a model, not into it; leave write_header out"
-NO_SEARCH = "the catalogue has no ranked search yet; list_models with search_query finds words"
 SCAN_FOLDER = "a folder beneath a model root"
 
 
@@ -43,6 +46,7 @@ class Catalogue:
     def __init__(self, store: Store, roots: Roots, sidecars: Sidecars) -> None:
         self._store, self._roots = store, roots
         self._sidecars = sidecars
+        self._index = Index()
         self._held = Presence()
         self._changed: dict[str, None] = {}
 
@@ -80,7 +84,7 @@ class Catalogue:
             case c.RegisterModel():
                 return self._register_model(command, request_id)
             case c.SearchModels():
-                raise Fault(ErrorCode.NOT_SUPPORTED, f"search_models: {NO_SEARCH}")
+                return self._search_models(command, request_id)
             case c.UpdateMetadata():
                 return self._update_metadata(command, request_id)
             case _:
@@ -106,6 +110,7 @@ class Catalogue:
     def finish_scan(self, finished: Scan) -> None:
         """Make a scan's changes durable and due to be told, be it done or given up."""
         self._store.commit()
+        self._indexed()
         self._changed |= dict.fromkeys(finished.outcome.changed)
 
     def scan_reply(self, finished: Scan, request_id: str) -> r.ScanModelsReply:
@@ -137,9 +142,51 @@ class Catalogue:
     def _show(self, entry: Entry, totals: Sequence[Totals], include: Include) -> Shown:
         return show(entry, self._held.of(entry.id), totals, include)
 
+    def _indexed(self) -> Index:
+        """The index, with every change in it."""
+        touched = self._store.take_touched()
+        if touched:
+            self._index.put(touched)
+        return self._index
+
+    def _search_models(self, command: c.SearchModels, request_id: str) -> r.SearchModelsReply:
+        began = time.perf_counter()
+        usage = self._store.usage() if needs_usage(command.sort_by) else {}
+        results = search(self._store.entries, self._indexed(), command, self._held, usage)
+        usage = usage or self._store.usage(hit.entry.id for hit in results.hits)
+        shown = [self._show(hit.entry, usage.get(hit.entry.id, ()), Include()) for hit in results.hits]
+        found = [
+            ModelSearchResult(
+                model=item.info,
+                relevance_score=hit.score,
+                highlights=hit.highlights,
+                device_compatibility=device_compatibility(hit.entry, self._held.devices),
+            )
+            for hit, item in zip(results.hits, shown, strict=True)
+        ]
+        return r.SearchModelsReply(
+            request_id=request_id,
+            action="search_models",
+            message=f"{results.total_count} found",
+            not_measured={
+                f"results[{index}].model.{path}": reason
+                for index, item in enumerate(shown)
+                for path, reason in item.not_measured.items()
+            },
+            results=found,
+            query=command.query,
+            total_count=results.total_count,
+            page=command.page,
+            page_size=command.page_size,
+            total_pages=results.total_pages,
+            search_time_ms=(time.perf_counter() - began) * 1000,
+            facets=results.facets,
+        )
+
     def _list_models(self, command: c.ListModels, request_id: str) -> r.ListModelsReply:
         usage = self._store.usage() if needs_usage(command.sort_by) else {}
-        page = list_page(self._store.entries.values(), command, self._held, usage)
+        found = find_ids(self._indexed(), command.search_query) if command.search_query else None
+        page = list_page(self._store.entries.values(), command, self._held, usage, found)
         usage = usage or self._store.usage(entry.id for entry in page.entries)
         details, metrics = command.include_details, command.include_metrics
         include = Include(components=details, capabilities=details, requirements=details, performance=metrics)

@@ -178,12 +178,6 @@ def _component_reasons(listed: Sequence[ModelComponent]) -> dict[str, str]:
     }
 
 
-def searched_texts(entry: Entry) -> list[str]:
-    """The texts that a list's `search_query` looks into: name, description, tags, author."""
-    metadata = said.metadata_of(entry)
-    return [said.name_of(entry), said.description_of(entry), *metadata.tags, metadata.author]
-
-
 def sort_name(entry: Entry) -> str:
     """The name as lists order it: without case and marks."""
     return fold(said.name_of(entry))

@@ -12,10 +12,9 @@ from typing import Any
 
 from catalog import said
 from catalog.entry import Entry
-from catalog.info import searched_texts, sort_name
+from catalog.info import sort_name
 from catalog.presence import Presence, loaded_on, status_of
 from catalog.usage import Totals, performance
-from catalog.words import matches
 from protocol.commands import ListModels
 from protocol.enums import ModelSortBy, ModelStatus, ModelType, SortDirection
 from protocol.records import Record
@@ -34,9 +33,14 @@ class Page(Record, frozen=True, kw_only=True):
 
 
 def list_page(
-    entries: Iterable[Entry], command: ListModels, held: Presence, usage: Mapping[str, Sequence[Totals]]
+    entries: Iterable[Entry],
+    command: ListModels,
+    held: Presence,
+    usage: Mapping[str, Sequence[Totals]],
+    found_ids: frozenset[str] | None = None,
 ) -> Page:
-    """The page that the command asks for. `usage` needs to hold what the order rests on. Raises DEVICE_NOT_FOUND."""
+    """The page that the command asks for. `usage` needs to hold what the order rests on, `found_ids` what its query
+    finds, None where it asks for nothing. Raises DEVICE_NOT_FOUND."""
     device = held.device(command.device_id)
     device_id = device.identity.device_id if device else None
     found = [
@@ -45,7 +49,7 @@ def list_page(
         if command.model_type in (None, entry.type)
         and command.status in (None, status_of(entry.status, held.of(entry.id)))
         and (device_id is None or device_id in loaded_on(held.of(entry.id)))
-        and (not command.search_query or matches(command.search_query, searched_texts(entry)))
+        and (found_ids is None or entry.id in found_ids)
     ]
     found.sort(key=lambda entry: entry.id)
     key = _sort_key(command.sort_by, usage)

@@ -43,6 +43,11 @@ class Presence:
                 holding = Holding(device_id=device.identity.device_id, model=model)
                 self._holdings.setdefault(model.model_id, []).append(holding)
 
+    @property
+    def ids(self) -> frozenset[str]:
+        """The models that are held anywhere."""
+        return frozenset(self._holdings)
+
     def of(self, model_id: str) -> list[Holding]:
         """Where a model is held, in any tier above disk."""
         return [holding for holding in self._holdings.get(model_id, []) if holding.model.tier is not Tier.DISK]

@@ -65,6 +65,7 @@ class Store:
     """Models and usage totals. Belongs to one thread."""
 
     def __init__(self, folder: Path) -> None:
+        self._touched: dict[str, None] = {}
         self._unsaved: dict[str, Entry] = {}
         self._unsaved_usage: list[list[object]] = []
         self._retry_at = 0.0
@@ -72,6 +73,7 @@ class Store:
         self._db, read = _open(folder)
         self._entries = {entry.id: entry for entry in read}
         self._by_path: dict[str, list[str]] = {}
+        self._touched |= dict.fromkeys(self._entries)
         for entry in self._entries.values():
             self._by_path.setdefault(entry.file.path, []).append(entry.id)
 
@@ -85,6 +87,11 @@ class Store:
         """Every model by id."""
         return self._entries
 
+    def take_touched(self) -> list[Entry]:
+        """The models that were put since the last call, all of them at first."""
+        touched, self._touched = self._touched, {}
+        return [self._entries[model_id] for model_id in touched]
+
     def ids_of(self, path: str) -> list[str]:
         """The ids of the model at a path, oldest first."""
         return self._by_path.get(path, [])
@@ -96,6 +103,7 @@ class Store:
         entry = msgspec.structs.replace(entry, revision=revision)
         self._unsaved[entry.id] = entry
         self._entries[entry.id] = entry
+        self._touched[entry.id] = None
         if known is None:
             self._by_path.setdefault(entry.file.path, []).append(entry.id)
         return entry
@@ -112,6 +120,7 @@ class Store:
             raise OSError(str(error)) from None
         self._unsaved.pop(entry.id, None)
         self._entries[entry.id] = entry
+        self._touched[entry.id] = None
         return entry
 
     def add_usage(self, totals: Totals) -> None:

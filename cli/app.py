@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import admin, decisions, editing, keys
+from cli import admin, cataloguing, decisions, keys
 from cli.options import Device, Json, ModelId, Priority, Timeout, key_and_value, load_configuration, parsed
 from protocol.enums import (
     HashDepth,
@@ -386,5 +386,13 @@ def schema(
 
 app.add_typer(keys.app, name="keys")
 
-for command in (editing.edit, decisions.plan, decisions.explain, admin.drain, admin.resume, admin.restart):
+for command in (
+    cataloguing.search,
+    cataloguing.edit,
+    decisions.plan,
+    decisions.explain,
+    admin.drain,
+    admin.resume,
+    admin.restart,
+):
     app.command()(command)

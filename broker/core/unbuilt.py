@@ -13,7 +13,6 @@ _REASONS: dict[type[c.Command], str] = {
     c.BenchmarkModel: "this version has no benchmark runner; generate reports its timing",
     c.LoadComponent: "this version loads whole models",
     c.UnloadComponent: "this version loads whole models",
-    c.SearchModels: "this version has no full-text search; list_models filters by search_query",
 }
 
 

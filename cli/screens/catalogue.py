@@ -10,7 +10,7 @@ from cli.screens.residency import facts, headline
 from cli.units import ago, duration, size
 from protocol.enums import ModelStatus
 from protocol.records import ModelInfo
-from protocol.replies import GetModelInfoReply, ListModelsReply, ScanModelsReply, UpdateMetadataReply
+from protocol.replies import GetModelInfoReply, ListModelsReply, ScanModelsReply, SearchModelsReply, UpdateMetadataReply
 
 STATUSES = {
     ModelStatus.Loaded: "green",
@@ -86,6 +86,33 @@ def _components(model: ModelInfo) -> list[RenderableType]:
         where = ", ".join(part.loaded_on_devices)
         made.add_row(Text(part.name or part.id), part.type.value, size(part.size), part.status.value, where)
     return [Text(), made]
+
+
+def search_view(reply: SearchModelsReply, width: int) -> RenderableType:
+    """A page of what was found: each model, where it matched, and the counts over all."""
+    wide = width >= NARROW
+    more = ("TAGS", "MATCH") if wide else ("MATCH",)
+    made = table("MODEL", "NAME", "TYPE", "SIZE", "DEVICES", *more, right=frozenset({"SIZE"}))
+    for found in reply.results:
+        model = found.model
+        matches = [marked(text) for text in found.highlights.values()]
+        match = Text("  ").join(matches[:2])
+        extra = (Text(", ".join(model.metadata.tags)), match) if wide else (match,)
+        devices = ", ".join(model.loaded_on_devices)
+        made.add_row(Text(model.id), Text(model.name), model.type.value, size(model.file_size), devices, *extra)
+    counts = ", ".join(f"{count} {kind}" for kind, count in reply.facets.get("type", {}).items())
+    foot = f"page {reply.page} of {reply.total_pages}, {reply.total_count} found in {duration(reply.search_time_ms)}"
+    return Group(made, Text(), Text(f"{foot}: {counts}" if counts else foot, style="dim"))
+
+
+def marked(text: str) -> Text:
+    """A highlight, its words between <em> and </em> in bold."""
+    shown = Text()
+    for piece in text.split("<em>"):
+        word, closed, rest = piece.partition("</em>")
+        shown.append(word, style="bold" if closed else "")
+        shown.append(rest)
+    return shown
 
 
 def update_view(reply: UpdateMetadataReply) -> RenderableType:

@@ -262,10 +262,6 @@ def test_declared_type_is_used_only_where_the_file_tells_none(shelf: Shelf) -> N
     assert code_of(shelf, command) is ErrorCode.INVALID_ARGUMENT
 
 
-def test_what_is_not_built_is_refused_and_not_ignored(shelf: Shelf) -> None:
-    assert code_of(shelf, c.SearchModels(query="x")) is ErrorCode.NOT_SUPPORTED
-
-
 def test_what_a_file_says_of_itself_is_shown_up_to_a_length(shelf: Shelf) -> None:
     said = {"modelspec.title": "t" * 501, "modelspec.description": "d" * 8001, "modelspec.tags": "x," * 101}
     tensor_file(shelf.root / "wordy.safetensors", SD15_NAMES, said)

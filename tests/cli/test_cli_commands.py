@@ -242,3 +242,15 @@ def test_edit_sends_what_was_said_and_null_for_a_dash(broker: Router, vrambroker
     }
     assert vrambroker("-e", broker.endpoint, "edit", "tiny-sd15").returncode == 2
     assert vrambroker("-e", broker.endpoint, "edit", "tiny-sd15", "--rating", "many").returncode == 2
+
+
+def test_search_sends_its_filters_and_shows_where_it_matched(broker: Router, vrambroker: Run) -> None:
+    words = ["--in", "name", "--type", "sd15", "--tag", "a", "--min-rating", "3", "--max-memory", "8GiB", "--on", "gpu"]
+    done = vrambroker("-e", broker.endpoint, "search", "sd", *words, columns=160)
+    assert done.returncode == 0, done.stderr
+    assert "Tiny [SD]" in done.stdout and "1 found in 1.2 ms" in done.stdout and "<em>" not in done.stdout
+    sent = next(received.command for received in broker.seen if action_of(received.command) == "search_models")
+    assert (sent.query, sent.tags, sent.min_rating, sent.max_memory_bytes) == ("sd", ["a"], 3.0, 8 << 30)
+    assert [field.value for field in sent.search_fields] == ["Name"]
+    assert [kind.value for kind in (*sent.model_types, *sent.compatible_devices)] == ["SD15", "GPU"]
+    assert vrambroker("-e", broker.endpoint, "search", "--max-memory", "much").returncode == 2

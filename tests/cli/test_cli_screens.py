@@ -83,6 +83,7 @@ def every_screen(width: int, reply: Callable[[str], Any]) -> tuple[RenderableTyp
         catalogue.info_view(reply("get_model_info")),
         catalogue.scan_view(reply("scan_models")),
         catalogue.update_view(reply("update_metadata")),
+        catalogue.search_view(reply("search_models"), width),
         residency.load_view(reply("load_model")),
         residency.unload_view(reply("unload_model")),
         residency.pin_view(reply("pin_model")),

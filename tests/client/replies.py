@@ -18,7 +18,7 @@ from protocol.enums import (
     Tier,
 )
 from protocol.errors import ErrorCode, ErrorInfo, Recovery
-from protocol.records import ModelCompatibilityInfo, ModelComponent, ModelInfo, ModelMemoryUsage
+from protocol.records import ModelCompatibilityInfo, ModelComponent, ModelInfo, ModelMemoryUsage, ModelSearchResult
 from protocol.replies import (
     CancelReply,
     DeviceInfo,
@@ -41,6 +41,7 @@ from protocol.replies import (
     Reply,
     RunningCommand,
     ScanModelsReply,
+    SearchModelsReply,
     StatusEntry,
     Timing,
     UnloadModelReply,
@@ -204,6 +205,24 @@ def of_action(action: str) -> Reply:
         ),
         "get_model_info": GetModelInfoReply(
             **common, model_id="tiny-sd15", model=model(), compatibility=ModelCompatibilityInfo()
+        ),
+        "search_models": SearchModelsReply(
+            **common,
+            results=[
+                ModelSearchResult(
+                    model=model(),
+                    relevance_score=1.5,
+                    highlights={"name": "Tiny <em>[SD]</em>"},
+                    device_compatibility={"cpu:0": True},
+                )
+            ],
+            query="sd",
+            total_count=1,
+            page=1,
+            page_size=20,
+            total_pages=1,
+            search_time_ms=1.2,
+            facets={"type": {"SD15": 1}, "tags": {}, "author": {}, "status": {"Available": 1}},
         ),
         "update_metadata": UpdateMetadataReply(
             **common,

@@ -284,6 +284,19 @@ def test_killed_broker_returns_on_its_addresses_with_models_in_place(tmp_path: P
         assert device["pid"] == worker and device["models"][0]["tier"] == "vram"
 
 
+def test_a_search_answers_in_every_spelling(virtual: Broker) -> None:
+    client = virtual.connect()
+    snake = client.ask({"action": "search_models", "query": "alp", "page_size": 5})
+    assert snake["success"] and snake["total_count"] == 1 and snake["search_time_ms"] > 0
+    (found,) = snake["results"]
+    assert found["model"]["id"] == "alpha" and found["highlights"] == {"name": "<em>alpha</em>"}
+    assert set(found["device_compatibility"]) == set(virtual.devices())
+    packed = client.ask({"Action": "SearchModels", "Query": "ALPHA", "SearchFields": [0]}, msgpack=True)
+    assert packed["Success"] and packed["Results"][0]["RelevanceScore"] > 0 and packed["Facets"]["type"] == {"SDXL": 1}
+    assert client.ask({"action": "search_models", "query": '"', "page": 0})["error"]["code"] == "INVALID_ARGUMENT"
+    assert client.ask({"action": "search_models", "query": '") OR ("'})["total_count"] == 0
+
+
 def test_metadata_is_written_in_every_spelling_and_what_is_bad_is_named_as_it_was_sent(virtual: Broker) -> None:
     client = virtual.connect()
     camel = client.ask(

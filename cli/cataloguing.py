@@ -1,6 +1,6 @@
-"""`vrambroker edit`: what people say of a model.
+"""`vrambroker search` and `edit`: models by their words, and what people say of them.
 
-What executes and shows it is imported when the command runs.
+What executes and shows them is imported when the command runs.
 """
 
 # ruff: noqa: PLC0415, PLR0917 - commands import what they run when they run; typer reads options from parameters
@@ -12,9 +12,58 @@ from typing import Annotated, Any
 import typer
 
 from cli.options import Json, ModelId, key_and_value, parsed
+from protocol.enums import DeviceType, ModelSearchField, ModelSortBy, ModelType
 
 CLEARED = "-"
 """What stands for taking back what was written, where an option wants a word."""
+
+
+def search(
+    context: typer.Context,
+    query: Annotated[str, typer.Argument(help="Words, their beginnings, or a hash's; all models if none.")] = "",
+    fields: Annotated[list[ModelSearchField] | None, typer.Option("--in", case_sensitive=False)] = None,
+    types: Annotated[list[ModelType] | None, typer.Option("--type", case_sensitive=False)] = None,
+    tags: Annotated[list[str] | None, typer.Option("--tag", help="All of these.")] = None,
+    rating: Annotated[float | None, typer.Option("--min-rating", min=0, max=5)] = None,
+    memory: Annotated[str | None, typer.Option("--max-memory", help="Such as 8GiB.")] = None,
+    devices: Annotated[list[DeviceType] | None, typer.Option("--on", case_sensitive=False)] = None,
+    sort: Annotated[ModelSortBy, typer.Option("--sort", case_sensitive=False)] = ModelSortBy.Relevance,
+    page: Annotated[int, typer.Option(min=1)] = 1,
+    page_size: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    as_json: Json = False,
+) -> None:
+    """Find models by what is said of them."""
+    from cli.screens.catalogue import search_view
+    from cli.session import session
+    from client.answers import as_kind
+    from protocol.commands import SearchModels
+    from protocol.replies import SearchModelsReply
+
+    command = SearchModels(
+        query=query,
+        search_fields=fields or list(ModelSearchField),
+        model_types=types or [],
+        tags=tags or [],
+        min_rating=rating,
+        max_memory_bytes=parsed(_bytes, memory, "--max-memory") if memory else None,
+        compatible_devices=devices or [],
+        sort_by=sort,
+        page=page,
+        page_size=page_size,
+    )
+    with session(context.obj, as_json) as this:
+        answer = as_kind(this.call(command), SearchModelsReply)
+        this.answer(answer, search_view(answer.reply, this.out.width))
+
+
+def _bytes(text: str) -> int:
+    """Bytes of `8GiB`. Raises ValueError."""
+    from settings.config import ConfigError, size
+
+    try:
+        return size(text)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
 
 
 def edit(
