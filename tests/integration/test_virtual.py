@@ -293,6 +293,7 @@ def test_a_search_answers_in_every_spelling(virtual: Broker) -> None:
     assert set(found["device_compatibility"]) == set(virtual.devices())
     packed = client.ask({"Action": "SearchModels", "Query": "ALPHA", "SearchFields": [0]}, msgpack=True)
     assert packed["Success"] and packed["Results"][0]["RelevanceScore"] > 0 and packed["Facets"]["type"] == {"SDXL": 1}
+    client = virtual.connect()
     assert client.ask({"action": "search_models", "query": '"', "page": 0})["error"]["code"] == "INVALID_ARGUMENT"
     assert client.ask({"action": "search_models", "query": '") OR ("'})["total_count"] == 0
 
