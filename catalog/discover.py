@@ -13,6 +13,7 @@ from modelfiles import folders
 from modelfiles.allowed import PICKLES
 from modelfiles.paths import Roots
 from modelfiles.profiles import SUFFIX
+from modelfiles.strangers import UNFINISHED
 from modelfiles.text import shown
 from protocol.errors import ErrorCode, Fault
 from protocol.replies import RejectedFile
@@ -51,6 +52,8 @@ def _look_into(folder: Path, roots: Roots) -> tuple[list[Path | RejectedFile], l
         try:
             if child.is_dir():
                 within.append(roots.inside(child) if child.is_symlink() else child)
+            elif is_unfinished(child):
+                found.append(rejected(child, unfinished(child)))
             elif is_candidate(child):
                 found.append(roots.inside(child))
         except Fault as fault:
@@ -64,6 +67,18 @@ def unreadable(path: Path, error: Exception) -> Fault:
     """What is said of a file that its reader failed on: the system's reason, else the kind of the failure."""
     reason = error.strerror if isinstance(error, OSError) else type(error).__name__
     return Fault(ErrorCode.MODEL_CORRUPTED, f"{shown(path.name)} cannot be read: {reason}")
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a model's download is not done, by its own ending or by the note of a downloader beside it."""
+    name = path.name.lower()
+    if path.suffix.lower() in UNFINISHED:
+        return Path(name).stem.endswith((".safetensors", *PICKLES))
+    return is_candidate(path) and any(path.with_name(path.name + ending).exists() for ending in UNFINISHED)
+
+
+def unfinished(path: Path) -> Fault:
+    return Fault(ErrorCode.MODEL_CORRUPTED, f"{shown(path.name)} is an unfinished download: scan again once it is done")
 
 
 def is_candidate(path: Path) -> bool:

@@ -25,7 +25,7 @@ from modelfiles.jsonfile import JsonObject, corrupted, read_object, unsafe
 from modelfiles.paths import Roots
 from modelfiles.roles import CONFIGS, SLOTS, check_class, check_needed, check_size, check_slot, check_vocabulary
 from modelfiles.values import check_values
-from modelfiles.weights import WEIGHTS, Weights, find_weights
+from modelfiles.weights import WEIGHTS, Weights, find_weights, weight_names
 from protocol.enums import ComponentType, ModelType
 from protocol.records import Record
 
@@ -100,9 +100,7 @@ def is_pipeline_folder(folder: Path) -> bool:
 def is_part_folder(folder: Path) -> bool:
     """Whether the folder is one part by itself: a configuration beside weights of the standard names."""
     return (folder / "config.json").is_file() and any(
-        (folder / f"{stem}{ending}").is_file()
-        for stem in WEIGHTS.values()
-        for ending in (".safetensors", ".safetensors.index.json")
+        (folder / name).is_file() for stem in WEIGHTS.values() for name in weight_names(stem)
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from modelfiles.fingerprints import Fingerprint
 from modelfiles.jsonfile import corrupted, open_regular, parse_object
+from modelfiles.strangers import PREFIX_BYTES, stranger
 from modelfiles.text import cleaned, is_text
 from protocol.records import Record
 
@@ -99,8 +100,12 @@ def read_header(path: Path) -> Header:
 
 
 def header_of(descriptor: int, fingerprint: Fingerprint, what: str) -> Header:
-    """The checked header of an open file. Raises Fault MODEL_CORRUPTED."""
-    header_bytes = _header_length(os.pread(descriptor, LENGTH_BYTES, 0), fingerprint.size, what)
+    """The checked header of an open file. Raises Fault MODEL_CORRUPTED, UNSAFE_MODEL for a pickle by another name."""
+    prefix = os.pread(descriptor, PREFIX_BYTES, 0)
+    other = stranger(prefix, what)
+    if other is not None:
+        raise other
+    header_bytes = _header_length(prefix[:LENGTH_BYTES], fingerprint.size, what)
     text = os.pread(descriptor, header_bytes, LENGTH_BYTES)
     if len(text) != header_bytes:
         raise corrupted(f"{what} ends inside its header", header_bytes=header_bytes, read_bytes=len(text))

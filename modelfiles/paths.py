@@ -32,10 +32,11 @@ class Roots:
         for path in self._meant(text):
             try:
                 resolved = path.resolve()
+                kept = named(path, resolved)
             except (OSError, RuntimeError, ValueError):
                 continue
-            if self.contains(resolved):
-                return resolved
+            if self.contains(resolved) and self.contains(kept):
+                return kept
         raise invalid(field, text, expected)
 
     def existing(self, text: str, field: str = "model_path") -> Path:
@@ -61,11 +62,12 @@ class Roots:
         """`path`, a part of a model, without symlinks. Raises Fault UNSAFE_MODEL when it leads out of the roots."""
         try:
             resolved = path.resolve()
+            kept = named(path, resolved)
         except (OSError, RuntimeError):
             raise unsafe(f"{path.name} is a link that leads nowhere") from None
-        if not self.contains(resolved):
+        if not (self.contains(resolved) and self.contains(kept)):
             raise unsafe(f"{path.name} is a link that leads out of the model roots")
-        return resolved
+        return kept
 
     def _meant(self, text: str) -> list[Path]:
         path = Path(text)
@@ -73,6 +75,17 @@ class Roots:
             return [path]
         candidates = [root / path for root in self.folders]
         return sorted(candidates, key=lambda candidate: not _exists(candidate))
+
+
+def named(path: Path, resolved: Path) -> Path:
+    """The path under which a file is known: its real one, or the name of a link to a file of another ending.
+
+    The hub's cache has its files under their hashes, and links with their names: a link's own ending says what it is.
+    Raises OSError.
+    """
+    if path.suffix.lower() == resolved.suffix.lower() or not (path.is_symlink() and resolved.is_file()):
+        return resolved
+    return path.parent.resolve() / path.name
 
 
 def _exists(path: Path) -> bool:

@@ -29,6 +29,13 @@ VARIANTS = ("", "fp16", "bf16", "fp32")
 SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
 
 
+def weight_names(stem: str) -> list[str]:
+    """Every name under which weights of a part may lie: whole or in shards, of any variant."""
+    dotted = [f".{variant}" if variant else "" for variant in VARIANTS]
+    single = [f"{stem}{variant}.safetensors" for variant in dotted]
+    return [*single, *(f"{stem}.safetensors.index{variant}.json" for variant in dotted)]
+
+
 class Weights(Record, frozen=True, kw_only=True):
     """The files (absolute) of one part; bytes are tensor data.
 

@@ -22,6 +22,9 @@ from worker.devices.base import Build
 
 FAMILIES = Path(__file__).parent / "families"
 FAMILY_FOLDERS = {ModelType.SD15: "sd15", ModelType.SDXL: "sdxl"}
+PARTS_ALONE = frozenset({ModelType.LoRA, ModelType.VAE, ModelType.ControlNet, ModelType.TextEncoder, ModelType.UNet})
+"""What is one part of a model, whatever its configuration."""
+
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 VOCABULARY_MERGES = 49152 - 256 - 2
 TOKENIZER_PADS = {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}
@@ -80,6 +83,9 @@ def configuration_source(build: Build) -> str:
 
 def _family(build: Build) -> Path:
     name = Path(build.file.path).name
+    if build.file.type in PARTS_ALONE:
+        text = f"{name} is a {build.file.type.value}, which draws nothing by itself: load the model that it belongs to"
+        raise Fault(ErrorCode.MODEL_INCOMPATIBLE, text, details={"type": build.file.type.value})
     found = FAMILY_FOLDERS.get(build.file.type)
     if found is None or not (FAMILIES / found).is_dir():
         text = f"{name} ({build.file.type.value}) needs a configuration: a diffusers folder {Path(name).stem} beside it"

@@ -21,9 +21,10 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from modelfiles import folders
-from modelfiles.allowed import COMPONENTS, NAMED_PARTS
+from modelfiles.allowed import COMPONENTS, NAMED_PARTS, PIPELINES
+from modelfiles.families import SINGLE_FILE_PARTS
 from modelfiles.headers import Header, read_header
-from modelfiles.jsonfile import corrupted, read_object
+from modelfiles.jsonfile import corrupted, incompatible, read_object
 from modelfiles.model import ModelFile, Part
 from protocol.enums import ComponentType, ModelPrecision
 from protocol.errors import ErrorCode, Fault
@@ -70,6 +71,8 @@ def load(
         log.exception("a library could not load a model", model=Path(build.file.path).name)
         text = f"{Path(build.file.path).name} could not be built: {type(error).__name__}"
         if configuration is not None:
+            part = _named_in(str(error), Path(configuration.path))
+            text += f" at its {part}" if part else ""
             text += f"; its weights do not fit {configuration_source(build)}"
         is_files = configuration is None and not isinstance(error, OSError | ImportError)
         raise Fault(ErrorCode.MODEL_INCOMPATIBLE if is_files else ErrorCode.MODEL_LOADING_FAILED, text) from None
@@ -196,19 +199,36 @@ def _check_single(build: Build, configuration: Configuration, folder: Path, head
     a configuration, MODEL_LOADING_FAILED saying which would be needed."""
     index = read_object(folder / folders.INDEX)
     schedule = index.get("scheduler")
+    missing = [
+        part.name
+        for part in SINGLE_FILE_PARTS.get(PIPELINES[configuration.class_name], ())
+        if not any(tensor.name.startswith(part.prefixes) for tensor in header.tensors)
+    ]
+    if missing:
+        name, kind = Path(build.file.path).name, build.file.type.value
+        text = f"{name} ({kind}) has no {' and no '.join(missing)}; {configuration.class_name} needs it"
+        raise incompatible(text, missing=missing[0])
     try:
         if isinstance(schedule, list):
             check_scheduler("scheduler", getattr(diffusers, str(schedule[1])), folder / "scheduler")
         for part in build.file.parts:
             pair, config = index.get(part.name), folder / part.name / CONFIG
             if isinstance(pair, list) and config.is_file():
-                tensors = [tensor for tensor in header.tensors if tensor.name.startswith(tuple(part.prefixes))]
+                starts = tuple(part.prefixes) or ("",)
+                tensors = [tensor for tensor in header.tensors if tensor.name.startswith(starts)]
                 named = msgspec.structs.replace(part, library=str(pair[0]), class_name=str(pair[1]))
                 check_module(part.name, _class(named), read_object(config), Held.of(tensors, exact=False))
     except Fault as fault:
         text = f"{fault.info.message}; its weights do not fit {configuration_source(build)}"
         code = ErrorCode.MODEL_LOADING_FAILED if configuration.is_family else fault.code
         raise Fault(code, text, details=fault.info.details) from None
+
+
+def _named_in(error: str, folder: Path) -> str:
+    """The part whose class a library's error names; "" where none is."""
+    index = read_object(folder / folders.INDEX)
+    pairs = {name: pair[1] for name, pair in index.items() if isinstance(pair, list) and len(pair) == 2 and pair[1]}
+    return next((name for name, cls in pairs.items() if str(cls) in error), "")
 
 
 def make_private(component: object) -> int:

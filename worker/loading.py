@@ -13,6 +13,7 @@ import msgspec
 
 from modelfiles.contents import Content
 from modelfiles.model import ModelFile, inspect
+from modelfiles.paths import named
 from protocol.enums import LoadPriority, LoadSource, ModelPrecision, Tier
 from protocol.errors import ErrorCode, Fault, Recovery
 from protocol.link import ModelRef
@@ -120,7 +121,7 @@ def _brought(resident: Resident, source: LoadSource, added_bytes: int) -> Brough
 
 def _serves(engine: Engine, resident: Resident, ref: ModelRef, wish: Wish) -> bool:
     """Whether a model that is held is what is wanted."""
-    if wish.force or resident.file.path != str(Path(ref.path).resolve()):
+    if wish.force or resident.file.path != str(named(Path(ref.path), Path(ref.path).resolve())):
         return False
     if wish.configuration is None:
         return not wish.config_path or wish.config_path == resident.resolved.config_path

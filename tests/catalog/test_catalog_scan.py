@@ -9,7 +9,7 @@ import pytest
 from model_bytes import PROFILE, SD15_NAMES, json_file, pipeline_folder, tensor_file
 from shelf import Shelf
 
-from protocol.enums import HashDepth, ModelStatus
+from protocol.enums import HashDepth, ModelStatus, ModelType
 from protocol.errors import ErrorCode, Fault
 
 
@@ -168,3 +168,48 @@ def test_configuration_folder_that_comes_later_is_noticed(shelf: Shelf) -> None:
     assert (found.added, found.updated) == (["deep-one-" + found.added[0][-8:]], ["deep-one"])
     refs = {ref.model_id: ref for ref in shelf.catalogue.refs()}
     assert refs["deep-one"].config_path == str(shelf.root / "deep/one")
+
+
+@pytest.mark.parametrize("ending", [".part", ".aria2", ".crdownload", ".incomplete"])
+def test_an_unfinished_download_is_said_as_such_and_not_offered(shelf: Shelf, ending: str) -> None:
+    shelf.scan()
+    tensor_file(shelf.root / f"half.safetensors{ending}", ["w"])
+    found = shelf.scan()
+    names = [item.path.rpartition("/")[2] for item in found.rejected]
+    assert (found.added, names) == ([], [f"half.safetensors{ending}"])
+    assert found.rejected[0].code is ErrorCode.MODEL_CORRUPTED and "unfinished download" in found.rejected[0].reason
+    tensor_file(shelf.root / "half.safetensors", ["w"])
+    both = shelf.scan()
+    assert both.added == [] and len(both.rejected) == 2
+    (shelf.root / f"half.safetensors{ending}").unlink()
+    assert shelf.scan().added == ["half"]
+
+
+def test_notes_of_other_programs_are_no_downloads(shelf: Shelf) -> None:
+    shelf.scan()
+    for name in ("readme.part", "notes.incomplete", "x.part"):
+        (shelf.root / name).write_text("x")
+    assert shelf.scan().rejected == []
+
+
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.fp16.safetensors", "model.fp16.safetensors"])
+def test_a_part_folder_of_a_variant_alone_is_one_model(shelf: Shelf, name: str) -> None:
+    shelf.scan()
+    is_vae = name.startswith("diffusion")
+    config = {"_class_name": "AutoencoderKL"} if is_vae else {"architectures": ["CLIPTextModel"]}
+    json_file(shelf.root / "part/config.json", config)
+    tensor_file(shelf.root / "part" / name, ["decoder.conv_in.weight"])
+    assert shelf.scan().added == ["part"]
+    assert shelf.info("part").model.type is (ModelType.VAE if is_vae else ModelType.TextEncoder)
+
+
+def test_the_hubs_cache_is_listed_by_the_names_of_its_links(shelf: Shelf) -> None:
+    shelf.scan()
+    tensor_file(shelf.root / "hub/blobs/0123abcd", SD15_NAMES)
+    link = shelf.root / "hub/snapshots/rev/style.safetensors"
+    link.parent.mkdir(parents=True)
+    link.symlink_to("../../blobs/0123abcd")
+    found = shelf.scan()
+    assert (found.added, found.rejected) == (["hub-snapshots-rev-style"], [])
+    assert shelf.info(found.added[0]).model.file_path == str(link)
+    assert shelf.scan().updated == [] and shelf.register(link).model_id == found.added[0]
