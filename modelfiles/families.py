@@ -6,6 +6,7 @@ Forest Labs' Flux) and the diffusers one. A file's own name is never looked at.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -26,18 +27,23 @@ class Signature(NamedTuple):
     groups: tuple[tuple[str, ...], ...]
 
 
-LORA_ENDINGS = (
-    ".lora_down.weight",
-    ".lora_up.weight",
-    ".lora.down.weight",
-    ".lora.up.weight",
-    ".lora_A.weight",
-    ".lora_B.weight",
-    ".lora_A.default.weight",
-    ".lora_B.default.weight",
-    ".hada_w1_a",
-    ".lokr_w1",
+ADAPTER = re.compile(
+    r"""
+    ^(lora_|lycoris_)                            # kohya's and LyCORIS's names for whole modules, IA3 among them
+    | [._]lora[12]?\.(down|up)\.                 # diffusers' processors, XLabs' proj_lora1 and qkv_lora1
+    | \.lora_(down|up|mid|A|B|magnitude_vector|embedding_A|embedding_B)(\.|$)   # LoRA, LoCon, PEFT, DoRA
+    | \.(hada_[wt][12](_[ab])?|lokr_([wt][12])(_[ab])?)$                        # LoHa; LoKr whole and factored
+    | \.(oft_(blocks|diag|R|s)|boft_(R|s|blocks))(\.|$)                         # OFT, BOFT
+    | \.([ab][12])\.weight$                      # GLoRA
+    | \.(diff|diff_b|dora_scale|ia3_l|on_input|w_norm|b_norm)(\.|$)             # full differences, DoRA, IA3, norms
+    """,
+    re.VERBOSE,
 )
+"""What names of an adapter's tensors look like, as trainers write them."""
+
+NEUTRAL = (".alpha", ".scale", ".network_alpha")
+"""Endings that adapters have beside their tensors, and that say nothing by themselves."""
+
 
 SIGNATURES = (
     Signature(
@@ -131,14 +137,19 @@ WHOLE_TRANSFORMER = _part("transformer", ComponentType.Transformer, "")
 
 
 def recognise(tensors: Iterable[Tensor]) -> ModelType:
-    """The family of a file with these tensors; Unknown when no signature fits."""
+    """The family of a file with these tensors; Unknown when no signature fits.
+
+    An adapter is what has mostly an adapter's tensors: in a checkpoint, one stray key is no family.
+    """
     shapes = {tensor.name: tensor.shape for tensor in tensors}
-    if any(name.endswith(LORA_ENDINGS) for name in shapes):
+    adapters = sum(ADAPTER.search(name) is not None for name in shapes)
+    neutral = sum(name.endswith(NEUTRAL) for name in shapes)
+    if adapters and 2 * (adapters + neutral) >= len(shapes):
         return ModelType.LoRA
     for signature in SIGNATURES:
         if all(any(name.startswith(group) for name in shapes) for group in signature.groups):
             return _refined(signature.type, shapes)
-    return ModelType.Unknown
+    return ModelType.LoRA if adapters else ModelType.Unknown
 
 
 def _refined(found: ModelType, shapes: Mapping[str, tuple[int, ...]]) -> ModelType:

@@ -60,3 +60,47 @@ def test_single_file_lists_its_parts_with_the_bytes_of_their_tensors(tmp_path: P
         ("vae", ComponentType.VAE, 4),
         ("text_encoder", ComponentType.TextEncoder, 4),
     ]
+
+
+MODULE = "lora_unet_down_blocks_0_attentions_0_proj_in"
+PEFT = "base_model.model.down_blocks.0.attn1.to_q"
+ADAPTERS = {
+    "kohya LoRA": [f"{MODULE}.lora_down.weight", f"{MODULE}.lora_up.weight", f"{MODULE}.alpha"],
+    "LoCon": [f"{MODULE}.lora_mid.weight", f"{MODULE}.lora_down.weight", f"{MODULE}.lora_up.weight"],
+    "LoHa": [f"{MODULE}.{name}" for name in ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "alpha")],
+    "LoKr whole": [f"{MODULE}.lokr_w1", f"{MODULE}.lokr_w2"],
+    "LoKr factored": [f"{MODULE}.{name}" for name in ("lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b", "lokr_t2")],
+    "LoKr without kohya's names": ["transformer.x.lokr_w1", "transformer.x.lokr_w2_a", "transformer.x.alpha"],
+    "DoRA": [f"{MODULE}.dora_scale", f"{MODULE}.lora_down.weight", f"{MODULE}.lora_up.weight"],
+    "PEFT": [f"{PEFT}.lora_A.weight", f"{PEFT}.lora_B.weight"],
+    "PEFT by adapter": [f"{PEFT}.lora_A.default.weight", f"{PEFT}.lora_B.default.weight"],
+    "PEFT DoRA": [f"{PEFT}.lora_magnitude_vector", f"{PEFT}.lora_A.weight"],
+    "GLoRA": ["diffusion_model.x.a1.weight", "diffusion_model.x.a2.weight", "diffusion_model.x.b1.weight"],
+    "OFT": ["x.oft_blocks", "x.alpha"],
+    "OFT by diagonal": ["x.oft_diag"],
+    "BOFT": ["x.boft_R", "x.boft_s"],
+    "IA3": [f"{MODULE}.weight", f"{MODULE}.on_input"],
+    "full difference": ["diffusion_model.out.0.diff", "diffusion_model.out.0.diff_b"],
+    "XLabs": ["double_blocks.0.processor.proj_lora1.down.weight", "double_blocks.0.processor.qkv_lora2.up.weight"],
+    "diffusers processors": ["unet.down_blocks.0.attn1.processor.to_k_lora.down.weight"],
+    "diffusers": ["unet.down_blocks.0.attn1.to_k.lora.up.weight", "text_encoder.x.lora.down.weight"],
+}
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_every_adapter_that_trainers_write_is_one(tmp_path: Path, kind: str) -> None:
+    assert inspect(tensor_file(tmp_path / "m.safetensors", ADAPTERS[kind]), Roots([tmp_path])).type is ModelType.LoRA
+
+
+@pytest.mark.parametrize("stray", ["x.lora_down.weight", "first.alpha", "lora_unet_x.dora_scale", "x.diff"])
+def test_a_stray_key_makes_no_checkpoint_an_adapter(tmp_path: Path, stray: str) -> None:
+    names = [*SD15_NAMES, stray]
+    assert inspect(tensor_file(tmp_path / "m.safetensors", names), Roots([tmp_path])).type is ModelType.SD15
+
+
+def test_where_half_of_the_tensors_are_an_adapters_it_is_one_and_below_it_is_not(tmp_path: Path) -> None:
+    checkpoint = SD15_NAMES[:4]
+    adapters = [f"m{index}.lora_down.weight" for index in range(4)]
+    for count, found in ((4, ModelType.LoRA), (3, ModelType.SD15)):
+        path = tensor_file(tmp_path / "m.safetensors", [*checkpoint, *adapters[:count]])
+        assert inspect(path, Roots([tmp_path])).type is found
