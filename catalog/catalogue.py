@@ -18,6 +18,7 @@ from catalog.ids import MODEL_ID, id_from, nearest
 from catalog.index import Index
 from catalog.info import BY_DEVICE, NO_RUNS, Include, Shown, show
 from catalog.listing import list_page, needs_usage
+from catalog.notes import notes_of
 from catalog.presence import Presence, device_status
 from catalog.scan import Scan
 from catalog.search import device_compatibility, find_ids, search
@@ -326,13 +327,15 @@ class Catalogue:
             path = Path(model.path)
             root = self._roots.root_of(path)
             new_id = model_id or id_from(path.relative_to(root), root.name, self._store.entries)
-            entry = msgspec.structs.replace(scan.new_entry(new_id, model), declared_type=declared)
+            entry = msgspec.structs.replace(
+                scan.new_entry(new_id, model, notes_of(model, self._roots)), declared_type=declared
+            )
         else:
             declared = known.declared_type if declared is ModelType.Unknown else declared
             is_same = known.status is ModelStatus.Available and not scan.differs(known.file, model)
             if is_same and declared is known.declared_type:
                 return known
-            fresh = known if is_same else scan.refreshed(known, model)
+            fresh = known if is_same else scan.refreshed(known, model, notes_of(model, self._roots))
             entry = msgspec.structs.replace(fresh, declared_type=declared)
         self._changed[entry.id] = None
         return self._store.put(entry)

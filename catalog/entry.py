@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from catalog.notes import Notes
 from catalog.written import Written
 from modelfiles.model import ModelFile
 from protocol.enums import HashDepth, ModelStatus, ModelType
@@ -18,7 +19,8 @@ class Entry(Record, frozen=True, kw_only=True):
     """One model id. `status` is of the file: Available, Missing, Corrupted or Error (unsafe), `reason` says why.
 
     `declared_type` stands where the file itself tells none. `checksum` is "" before hashing, `hash_depth` how deep it
-    went. `written` is what clients said of it. `revision` grows with every change.
+    went. `notes` is what other programs keep beside it, `written` what
+    clients said of it. `revision` grows with every change.
     """
 
     id: str
@@ -26,6 +28,7 @@ class Entry(Record, frozen=True, kw_only=True):
     declared_type: ModelType = ModelType.Unknown
     status: ModelStatus = ModelStatus.Available
     reason: str = ""
+    notes: Notes = Notes()
     written: Written = Written()
     checksum: str = ""
     hash_depth: HashDepth = HashDepth.NONE

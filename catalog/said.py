@@ -1,6 +1,7 @@
-"""What is said of a model: by its file, and over that by those who wrote of it.
+"""What is said of a model: by what lies beside it, over that by its file, and over that by those who wrote of it.
 
-Decides which word stands. What a file says is `catalog.spec`'s, what may be written `catalog.written`'s.
+Decides which word stands. What a file says is `catalog.spec`'s, what lies beside it `catalog.notes`'s, what may be
+written `catalog.written`'s.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from protocol.records import ModelMetadata
 
 
 def name_of(entry: Entry) -> str:
-    return _chosen(entry.written.name, spec.name_of(entry.file))
+    """What was written, else the header's title, else a sidecar's, else the file's name."""
+    stated = entry.file.metadata.get("modelspec.title", "").strip()
+    return _chosen(entry.written.name, (not stated and entry.notes.said.name) or spec.name_of(entry.file))
 
 
 def version_of(entry: Entry) -> str:
@@ -19,21 +22,26 @@ def version_of(entry: Entry) -> str:
 
 
 def description_of(entry: Entry) -> str:
-    return _chosen(entry.written.description, spec.description_of(entry.file))
+    return _chosen(entry.written.description, spec.description_of(entry.file) or entry.notes.said.description)
 
 
 def metadata_of(entry: Entry) -> ModelMetadata:
-    """Author, license, tags, dates, origin and what else was written."""
-    written, stated = entry.written, spec.metadata_of(entry.file)
+    """Author, license, tags, dates, origin and what else is known; each by the first that says it."""
+    written, stated, notes = entry.written, spec.metadata_of(entry.file), entry.notes
+    found = {
+        "trigger_words": notes.said.trigger_words,
+        "base_model": notes.said.base_model,
+        "preview_path": notes.preview_path,
+    }
     return ModelMetadata(
-        author=_chosen(written.author, stated.author),
-        license=_chosen(written.license, stated.license),
-        tags=stated.tags if written.tags is None else written.tags,
+        author=_chosen(written.author, stated.author or notes.said.author),
+        license=_chosen(written.license, stated.license or notes.said.license),
+        tags=(stated.tags or notes.said.tags) if written.tags is None else written.tags,
         created_date=written.created_date or stated.created_date,
-        source_url=written.source_url,
-        training_parameters=written.training_parameters or {},
+        source_url=written.source_url or notes.said.source_url or None,
+        training_parameters=notes.training if written.training_parameters is None else written.training_parameters,
         configuration=written.configuration or {},
-        custom=written.custom,
+        custom={key: value for key, value in found.items() if value} | written.custom,
     )
 
 

@@ -16,6 +16,7 @@ from catalog.discover import discover, rejected, unreadable
 from catalog.entry import Entry
 from catalog.hashing import checksum
 from catalog.ids import id_from
+from catalog.notes import Notes, notes_of
 from catalog.store import Store
 from catalog.written import Written
 from modelfiles.folders import has_weights, is_pipeline_folder
@@ -131,17 +132,22 @@ class Scan:
         root = self._roots.root_of(Path(model.path))
         model_id = id_from(Path(model.path).relative_to(root), root.name, self._store.entries)
         self._added.append(model_id)
-        entry = new_entry(model_id, model)
+        entry = new_entry(model_id, model, notes_of(model, self._roots))
         written = self._written(entry)
         return self._put(entry if written is None else msgspec.structs.replace(entry, written=written))
 
     def _bring_up(self, entry: Entry, model: ModelFile) -> Entry:
-        """Bring an entry up to date with its file."""
-        if entry.status is ModelStatus.Available and not differs(entry.file, model):
-            # Only a folder's own time moved: nothing that a client sees, so no new revision.
-            return self._store.put(msgspec.structs.replace(entry, file=model), is_change=False)
+        """Bring an entry up to date with its file, and with what lies beside it."""
+        notes = notes_of(model, self._roots)
+        same = entry.status is ModelStatus.Available and not differs(entry.file, model)
+        if same and _words_of(notes) == _words_of(entry.notes):
+            # Only times moved: nothing that a client sees, so no new revision.
+            return self._store.put(msgspec.structs.replace(entry, file=model, notes=notes), is_change=False)
         self._updated.append(entry.id)
-        return self._put(refreshed(entry, model))
+        if same:
+            now = datetime.now(UTC)
+            return self._put(msgspec.structs.replace(entry, file=model, notes=notes, updated_at=now))
+        return self._put(refreshed(entry, model, notes))
 
     def _mark_missing(self, entries: list[Entry]) -> None:
         for entry in entries:
@@ -176,17 +182,22 @@ class Scan:
         return self._store.put(entry)
 
 
-def new_entry(model_id: str, model: ModelFile) -> Entry:
+def _words_of(notes: Notes) -> Notes:
+    return msgspec.structs.replace(notes, marks=[])
+
+
+def new_entry(model_id: str, model: ModelFile, notes: Notes) -> Entry:
     """The first entry of a model, not yet in the store."""
     now = datetime.now(UTC)
-    return Entry(id=model_id, file=model, added_at=now, updated_at=now)
+    return Entry(id=model_id, file=model, notes=notes, added_at=now, updated_at=now)
 
 
-def refreshed(entry: Entry, model: ModelFile) -> Entry:
+def refreshed(entry: Entry, model: ModelFile, notes: Notes) -> Entry:
     """An entry whose file was inspected anew and is another: its checksum no longer holds."""
     return msgspec.structs.replace(
         entry,
         file=model,
+        notes=notes,
         status=ModelStatus.Available,
         reason="",
         checksum="",
@@ -200,6 +211,8 @@ def is_unchanged(entry: Entry) -> bool:
     if entry.status is not ModelStatus.Available or not all(print_.is_current() for print_ in entry.file.fingerprints):
         return False
     model = entry.file
+    if not entry.notes.is_current(model):
+        return False
     # A configuration folder may have come beside a single file since.
     return model.kind is not Kind.SINGLE or bool(model.config_path) == is_pipeline_folder(
         Path(model.path).with_suffix("")
