@@ -186,8 +186,9 @@ class Catalogue:
 
     def _list_models(self, command: c.ListModels, request_id: str) -> r.ListModelsReply:
         usage = self._store.usage() if needs_usage(command.sort_by) else {}
-        found = find_ids(self._indexed(), command.search_query) if command.search_query else None
-        page = list_page(self._store.entries.values(), command, self._held, usage, found)
+        index = self._indexed()
+        found = find_ids(index, command.search_query) if command.search_query else None
+        page = list_page(self._store.entries.values(), command, self._held, usage, index=index, found_ids=found)
         usage = usage or self._store.usage(entry.id for entry in page.entries)
         details, metrics = command.include_details, command.include_metrics
         include = Include(components=details, capabilities=details, requirements=details, performance=metrics)

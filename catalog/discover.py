@@ -6,7 +6,8 @@ beneath the roots, each real folder once. Names that begin with a dot are passed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from modelfiles import folders
@@ -17,6 +18,8 @@ from modelfiles.strangers import UNFINISHED
 from modelfiles.text import shown
 from protocol.errors import ErrorCode, Fault
 from protocol.replies import RejectedFile
+
+ENDINGS = (".safetensors", SUFFIX, *sorted(PICKLES))
 
 
 def discover(root: Path, roots: Roots, seen: set[Path] | None = None) -> Iterator[Path | RejectedFile | None]:
@@ -41,25 +44,28 @@ def _look_into(folder: Path, roots: Roots) -> tuple[list[Path | RejectedFile], l
             return [], []
         if folders.is_pipeline_folder(folder) or folders.is_part_folder(folder):
             return ([folder] if folders.has_weights(folder) else []), []
-        children = sorted(folder.iterdir())
+        with os.scandir(folder) as listing:
+            children = sorted(listing, key=lambda child: child.name)
     except OSError as error:
         return [rejected(folder, unreadable(folder, error))], []
     found: list[Path | RejectedFile] = []
     within: list[Path] = []
+    names = {child.name for child in children}
     for child in children:
         if child.name.startswith("."):
             continue
+        path = folder / child.name
         try:
             if child.is_dir():
-                within.append(roots.inside(child) if child.is_symlink() else child)
-            elif is_unfinished(child):
-                found.append(rejected(child, unfinished(child)))
-            elif is_candidate(child):
-                found.append(roots.inside(child))
+                within.append(roots.inside(path) if child.is_symlink() else path)
+            elif is_unfinished(child.name, names):
+                found.append(rejected(path, unfinished(path)))
+            elif is_candidate(child.name):
+                found.append(roots.inside(path) if child.is_symlink() else path)
         except Fault as fault:
-            found.append(rejected(child, fault))
+            found.append(rejected(path, fault))
         except OSError as error:
-            found.append(rejected(child, unreadable(child, error)))
+            found.append(rejected(path, unreadable(path, error)))
     return found, within
 
 
@@ -69,21 +75,21 @@ def unreadable(path: Path, error: Exception) -> Fault:
     return Fault(ErrorCode.MODEL_CORRUPTED, f"{shown(path.name)} cannot be read: {reason}")
 
 
-def is_unfinished(path: Path) -> bool:
-    """Whether a model's download is not done, by its own ending or by the note of a downloader beside it."""
-    name = path.name.lower()
-    if path.suffix.lower() in UNFINISHED:
-        return Path(name).stem.endswith((".safetensors", *PICKLES))
-    return is_candidate(path) and any(path.with_name(path.name + ending).exists() for ending in UNFINISHED)
+def is_unfinished(name: str, beside: Collection[str]) -> bool:
+    """Whether a model's download is not done, by its own ending or by the note of a downloader among `beside`."""
+    stem, dot, ending = name.lower().rpartition(".")
+    if dot + ending in UNFINISHED:
+        return stem.endswith((".safetensors", *PICKLES))
+    return is_candidate(name) and any(name + note in beside for note in UNFINISHED)
 
 
 def unfinished(path: Path) -> Fault:
     return Fault(ErrorCode.MODEL_CORRUPTED, f"{shown(path.name)} is an unfinished download: scan again once it is done")
 
 
-def is_candidate(path: Path) -> bool:
+def is_candidate(name: str) -> bool:
     """Whether a file's ending is that of a model, safe or not."""
-    return path.suffix.lower() in PICKLES | {".safetensors"} or path.name.lower().endswith(SUFFIX)
+    return name.lower().endswith(ENDINGS)
 
 
 def rejected(path: Path, fault: Fault) -> RejectedFile:

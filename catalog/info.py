@@ -11,7 +11,6 @@ from catalog import presence, said, traits
 from catalog.entry import Entry
 from catalog.presence import Holding
 from catalog.usage import Totals, performance
-from catalog.words import fold
 from modelfiles.model import Part
 from protocol.enums import ComponentStatus, ComponentType, ModelStatus, ModelType, Tier
 from protocol.records import (
@@ -176,8 +175,3 @@ def _component_reasons(listed: Sequence[ModelComponent]) -> dict[str, str]:
         for index, component in enumerate(listed)
         if component.type is ComponentType.Unknown
     }
-
-
-def sort_name(entry: Entry) -> str:
-    """The name as lists order it: without case and marks."""
-    return fold(said.name_of(entry))

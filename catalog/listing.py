@@ -12,8 +12,8 @@ from typing import Any
 
 from catalog import said
 from catalog.entry import Entry
-from catalog.info import sort_name
-from catalog.presence import Presence, loaded_on, status_of
+from catalog.index import Index
+from catalog.presence import Presence, loaded_on
 from catalog.usage import Totals, performance
 from protocol.commands import ListModels
 from protocol.enums import ModelSortBy, ModelStatus, ModelType, SortDirection
@@ -37,30 +37,37 @@ def list_page(
     command: ListModels,
     held: Presence,
     usage: Mapping[str, Sequence[Totals]],
+    *,
+    index: Index,
     found_ids: frozenset[str] | None = None,
 ) -> Page:
     """The page that the command asks for. `usage` needs to hold what the order rests on, `found_ids` what its query
     finds, None where it asks for nothing. Raises DEVICE_NOT_FOUND."""
     device = held.device(command.device_id)
     device_id = device.identity.device_id if device else None
+    wanted_type, wanted_status = command.model_type, command.status
     found = [
         entry
         for entry in entries
-        if command.model_type in (None, entry.type)
-        and command.status in (None, status_of(entry.status, held.of(entry.id)))
+        if (wanted_type is None or wanted_type is entry.type)
+        and (wanted_status is None or wanted_status is held.status_of(entry))
         and (device_id is None or device_id in loaded_on(held.of(entry.id)))
         and (found_ids is None or entry.id in found_ids)
     ]
-    found.sort(key=lambda entry: entry.id)
-    key = _sort_key(command.sort_by, usage)
-    found.sort(key=key, reverse=command.sort_direction is SortDirection.Descending)
+    descends = command.sort_direction is SortDirection.Descending
+    if not descends and command.sort_by in (ModelSortBy.Name, ModelSortBy.Relevance):
+        order = index.order
+        found.sort(key=lambda entry: order[entry.id])
+    else:
+        found.sort(key=lambda entry: entry.id)
+        found.sort(key=_sort_key(command.sort_by, usage, index), reverse=descends)
     first = (command.page - 1) * command.page_size
     return Page(
         entries=found[first : first + command.page_size],
         total_count=len(found),
         total_pages=-(-len(found) // command.page_size),
-        type_distribution=dict(Counter(entry.type for entry in found)),
-        status_distribution=dict(Counter(status_of(entry.status, held.of(entry.id)) for entry in found)),
+        type_distribution=dict(Counter([entry.type for entry in found])),
+        status_distribution=dict(Counter([held.status_of(entry) for entry in found])),
     )
 
 
@@ -69,11 +76,11 @@ def needs_usage(sort_by: ModelSortBy) -> bool:
     return sort_by in (ModelSortBy.LastUsed, ModelSortBy.Performance)
 
 
-def _sort_key(sort_by: ModelSortBy, usage: Mapping[str, Sequence[Totals]]) -> Callable[[Entry], Any]:
+def _sort_key(sort_by: ModelSortBy, usage: Mapping[str, Sequence[Totals]], index: Index) -> Callable[[Entry], Any]:
     """The order's key; what has no figure comes before every figure. Without a query, relevance is the name."""
     match sort_by:
         case ModelSortBy.Type:
-            return lambda entry: (entry.type.value.casefold(), sort_name(entry))
+            return lambda entry: (entry.type.value.casefold(), index.facts[entry.id].name)
         case ModelSortBy.Size:
             return lambda entry: entry.file.size_bytes
         case ModelSortBy.CreatedDate:
@@ -85,4 +92,4 @@ def _sort_key(sort_by: ModelSortBy, usage: Mapping[str, Sequence[Totals]]) -> Ca
         case ModelSortBy.Rating:
             return lambda entry: -1.0 if entry.written.rating is None else entry.written.rating
         case _:
-            return sort_name
+            return lambda entry: index.facts[entry.id].name

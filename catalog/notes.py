@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,11 @@ class Notes(Record, frozen=True, kw_only=True):
     training: dict[str, Any] = {}
     marks: list[Fingerprint] = []
 
-    def is_current(self, model: ModelFile) -> bool:
-        """Whether every file is as it was, and none has come."""
-        known = {mark.path for mark in self.marks}
-        there = {str(path) for path in candidates(model) if path.is_file()}
+    def is_current(self, model: ModelFile, names: Callable[[str], Collection[str]]) -> bool:
+        """Whether every file is as it was, and none has come; `names` lists a folder."""
+        folder, beside = names_beside(model)
+        there = set(beside).intersection(names(folder)) if beside else set()
+        known = {mark.path.rpartition("/")[2] for mark in self.marks}
         return there == known and all(mark.is_current() for mark in self.marks)
 
 
@@ -87,14 +88,20 @@ def notes_of(model: ModelFile, roots: Roots) -> Notes:
     )
 
 
+def names_beside(model: ModelFile) -> tuple[str, list[str]]:
+    """The folder of a model, and the name of every file in it that may say something of it, what says most first."""
+    folder, _, name = model.path.rpartition("/")
+    if model.kind is Kind.VIRTUAL:
+        return folder, []
+    stem = name if model.kind is Kind.FOLDER else name.rpartition(".")[0]
+    return folder, [stem + ending for ending in _ENDINGS]
+
+
 def candidates(model: ModelFile) -> Iterator[Path]:
     """Every file that may say something of a model, what says most first."""
-    if model.kind is Kind.VIRTUAL:
-        return
-    path = Path(model.path)
-    stem = path.name if model.kind is Kind.FOLDER else path.stem
-    for ending in (*READERS, *PICTURES):
-        yield path.with_name(stem + ending)
+    folder, names = names_beside(model)
+    for name in names:
+        yield Path(folder) / name
 
 
 def _joined(first: Said, second: Said) -> Said:
@@ -181,6 +188,8 @@ READERS: Mapping[str, Callable[[JsonObject], Said]] = {
     ".json": _webui,
 }
 """The ending of a sidecar → its reader."""
+
+_ENDINGS = (*READERS, *PICTURES)
 
 
 def _trainers(metadata: Mapping[str, str]) -> Said:

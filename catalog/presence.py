@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from catalog.entry import Entry
 from protocol.enums import DeviceState, ModelLoadingStatus, ModelStatus, Tier
 from protocol.errors import ErrorCode, Fault
 from protocol.records import ModelDeviceStatus, ModelTierUsage, Record
@@ -42,6 +43,12 @@ class Presence:
             for model in device.models:
                 holding = Holding(device_id=device.identity.device_id, model=model)
                 self._holdings.setdefault(model.model_id, []).append(holding)
+
+    def status_of(self, entry: Entry) -> ModelStatus:
+        """A model's status with what is held of it."""
+        if entry.id not in self._holdings:
+            return entry.status
+        return status_of(entry.status, self.of(entry.id))
 
     @property
     def ids(self) -> frozenset[str]:

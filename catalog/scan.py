@@ -6,7 +6,8 @@ between them; each step leaves the catalogue consistent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+import os
+from collections.abc import Callable, Collection, Generator, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -58,6 +59,7 @@ class Scan:
     ) -> None:
         self._store, self._roots, self._depth, self._written = store, roots, depth, written
         self._folders = list(folders)
+        self._names = Listings()
         self._added: list[str] = []
         self._updated: list[str] = []
         self._missing: list[str] = []
@@ -112,7 +114,7 @@ class Scan:
 
     def _examine(self, path: Path) -> Steps:
         entries = self._entries_of(path)
-        if entries and self._roots.contains(path) and all(map(is_unchanged, entries)):
+        if entries and self._roots.contains(path) and all(is_unchanged(entry, self._names) for entry in entries):
             for entry in entries:
                 yield from self._deepen(entry)
             return
@@ -206,17 +208,37 @@ def refreshed(entry: Entry, model: ModelFile, notes: Notes) -> Entry:
     )
 
 
-def is_unchanged(entry: Entry) -> bool:
-    """Whether every file and folder that the last inspection rests on is as it was."""
+def is_unchanged(entry: Entry, names: Callable[[str], Collection[str]]) -> bool:
+    """Whether every file and folder that the last inspection rests on is as it was; `names` lists a folder."""
     if entry.status is not ModelStatus.Available or not all(print_.is_current() for print_ in entry.file.fingerprints):
         return False
     model = entry.file
-    if not entry.notes.is_current(model):
+    if not entry.notes.is_current(model, names):
         return False
+    if model.kind is not Kind.SINGLE:
+        return True
     # A configuration folder may have come beside a single file since.
-    return model.kind is not Kind.SINGLE or bool(model.config_path) == is_pipeline_folder(
-        Path(model.path).with_suffix("")
-    )
+    folder, _, name = model.path.rpartition("/")
+    stem = name.rpartition(".")[0]
+    has_folder = stem in names(folder) and is_pipeline_folder(Path(folder) / stem)
+    return bool(model.config_path) == has_folder
+
+
+class Listings:
+    """The names in a folder, listed once for a run of questions about it."""
+
+    def __init__(self) -> None:
+        self._folder = ""
+        self._names: frozenset[str] = frozenset()
+
+    def __call__(self, folder: str) -> frozenset[str]:
+        if folder != self._folder:
+            try:
+                self._names = frozenset(os.listdir(folder))  # noqa: PTH208 - names alone are wanted
+            except OSError:
+                self._names = frozenset()
+            self._folder = folder
+        return self._names
 
 
 def differs(old: ModelFile, new: ModelFile) -> bool:
