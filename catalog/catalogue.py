@@ -188,7 +188,7 @@ class Catalogue:
         usage = self._store.usage() if needs_usage(command.sort_by) else {}
         index = self._indexed()
         found = find_ids(index, command.search_query) if command.search_query else None
-        page = list_page(self._store.entries.values(), command, self._held, usage, index=index, found_ids=found)
+        page = list_page(self._store.entries, command, self._held, usage, index=index, found_ids=found)
         usage = usage or self._store.usage(entry.id for entry in page.entries)
         details, metrics = command.include_details, command.include_metrics
         include = Include(components=details, capabilities=details, requirements=details, performance=metrics)

@@ -15,7 +15,7 @@ from msgspec import Struct
 from catalog import said
 from catalog.entry import Entry
 from catalog.words import fold, stem, typos, words
-from protocol.enums import ModelSearchField
+from protocol.enums import ModelSearchField, ModelType
 
 FIELDS: Mapping[ModelSearchField, tuple[str, ...]] = {
     ModelSearchField.Name: ("name", "file"),
@@ -70,6 +70,7 @@ class Found(Struct, frozen=True):
 class Facts(Struct, frozen=True, gc=False):
     """What filters, orders and counts ask of a model again and again; tags as they are and folded, in one order."""
 
+    kind: ModelType
     type: str
     name: str
     name_words: tuple[str, ...]
@@ -82,6 +83,7 @@ class Facts(Struct, frozen=True, gc=False):
         metadata, name = said.metadata_of(entry), said.name_of(entry)
         by_fold = {fold(tag): tag for tag in reversed(metadata.tags)}
         return Facts(
+            kind=entry.type,
             type=entry.type.value,
             name=fold(name),
             name_words=tuple(words(name)),

@@ -6,7 +6,7 @@ Decides which models a page shows and in which order. Equal keys stay in the ord
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,7 +33,7 @@ class Page(Record, frozen=True, kw_only=True):
 
 
 def list_page(
-    entries: Iterable[Entry],
+    entries: Mapping[str, Entry],
     command: ListModels,
     held: Presence,
     usage: Mapping[str, Sequence[Totals]],
@@ -46,19 +46,16 @@ def list_page(
     device = held.device(command.device_id)
     device_id = device.identity.device_id if device else None
     wanted_type, wanted_status = command.model_type, command.status
+    facts = index.facts
     found = [
-        entry
-        for entry in entries
-        if (wanted_type is None or wanted_type is entry.type)
-        and (wanted_status is None or wanted_status is held.status_of(entry))
-        and (device_id is None or device_id in loaded_on(held.of(entry.id)))
-        and (found_ids is None or entry.id in found_ids)
+        entries[model_id]
+        for model_id in (index.order if found_ids is None else sorted(found_ids, key=index.order.__getitem__))
+        if (wanted_type is None or wanted_type is facts[model_id].kind)
+        and (wanted_status is None or wanted_status is held.status_of(entries[model_id]))
+        and (device_id is None or device_id in loaded_on(held.of(model_id)))
     ]
     descends = command.sort_direction is SortDirection.Descending
-    if not descends and command.sort_by in (ModelSortBy.Name, ModelSortBy.Relevance):
-        order = index.order
-        found.sort(key=lambda entry: order[entry.id])
-    else:
+    if descends or command.sort_by not in (ModelSortBy.Name, ModelSortBy.Relevance):
         found.sort(key=lambda entry: entry.id)
         found.sort(key=_sort_key(command.sort_by, usage, index), reverse=descends)
     first = (command.page - 1) * command.page_size
@@ -66,7 +63,7 @@ def list_page(
         entries=found[first : first + command.page_size],
         total_count=len(found),
         total_pages=-(-len(found) // command.page_size),
-        type_distribution=dict(Counter([entry.type for entry in found])),
+        type_distribution=dict(Counter([facts[entry.id].kind for entry in found])),
         status_distribution=dict(Counter([held.status_of(entry) for entry in found])),
     )
 

@@ -29,7 +29,7 @@ class Fingerprint(Record, frozen=True, kw_only=True):
         return Fingerprint.of_stat(path, path.stat())
 
     @staticmethod
-    def of_stat(path: Path, status: os.stat_result) -> Fingerprint:
+    def of_stat(path: Path | str, status: os.stat_result) -> Fingerprint:
         """The fingerprint that `status` shows; the size of a folder is 0, as it says nothing."""
         is_folder = (status.st_mode & 0o170000) == 0o040000
         return Fingerprint(
@@ -44,7 +44,7 @@ class Fingerprint(Record, frozen=True, kw_only=True):
     def is_current(self) -> bool:
         """Whether the file still is as it was."""
         try:
-            return Fingerprint.of(Path(self.path)) == self
+            return Fingerprint.of_stat(self.path, os.stat(self.path)) == self  # noqa: PTH116 - once for each file of a scan
         except OSError:
             return False
 
