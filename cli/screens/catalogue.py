@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from cli.screens.devices import NARROW, table
-from cli.screens.residency import facts, headline
+from cli.screens.residency import brief, facts, headline
 from cli.units import ago, duration, size
 from protocol.enums import ModelStatus
 from protocol.records import ModelInfo
@@ -48,6 +48,7 @@ def info_view(reply: GetModelInfoReply) -> RenderableType:
     about = model.metadata
     rows: list[tuple[str, RenderableType]] = [
         ("name", model.name),
+        ("version", model.version),
         ("type", model.type.value),
         ("status", status_text(model.status)),
         ("size", size(model.file_size)),
@@ -61,6 +62,7 @@ def info_view(reply: GetModelInfoReply) -> RenderableType:
         ("source", about.source_url or ""),
         ("devices", ", ".join(model.loaded_on_devices)),
         ("precisions", ", ".join(mode.value for mode in model.capabilities.supported_precisions)),
+        *((key.replace("_", " "), brief_words(value)) for key, value in about.custom.items()),
         ("usage", usage_text(reply)),
         ("revision", str(model.revision)),
     ]
@@ -68,12 +70,17 @@ def info_view(reply: GetModelInfoReply) -> RenderableType:
     return Group(Text(model.id, style="bold"), facts(*shown), *_components(model))
 
 
+def brief_words(value: object) -> str:
+    """A custom value: a list's items between commas, anything else in few characters."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else brief(value)
+
+
 def usage_text(reply: GetModelInfoReply) -> str:
     """Uses, their average time and the rating."""
     usage = reply.usage_stats
+    rating = f", rated {usage.user_rating:g} of 5" if usage is not None and usage.user_rating is not None else ""
     if usage is None or not usage.total_usage_count:
-        return "not used yet"
-    rating = f", rated {usage.user_rating:g} of 5" if usage.user_rating is not None else ""
+        return f"not used yet{rating}"
     times = f"{usage.total_usage_count} times, last {ago(usage.last_used)}"
     return f"{times}, {duration(usage.average_inference_time)} a run{rating}"
 

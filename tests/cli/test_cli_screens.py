@@ -19,6 +19,7 @@ from cli.terminal import Terminal, readable
 from client.events import Published
 from protocol.enums import DeviceState, JobState, PressureLevel, Tier
 from protocol.events import CatalogEvent, Event, JobEvent, ModelEvent, QueueEvent, TelemetryEvent, WorkerEvent
+from protocol.records import ModelUsageStats
 from protocol.replies import ExplainReply, JobProgress, PlanReply
 from protocol.replies.broker import Candidate, PlannedEviction, WaitRecord
 from protocol.telemetry import DeviceMemory, HostMemory
@@ -236,3 +237,23 @@ def test_every_pressure_level_has_a_colour() -> None:
 def test_every_event_is_one_line(event: Event) -> None:
     line = events.event_line(Published(topic="a.b", event=event, payload=b"", missed=2, restarted=True))
     assert "\n" not in line.plain and "2 missed" in line.plain and len(line.plain.split()) > 6
+
+
+def test_info_shows_what_people_and_sidecars_say() -> None:
+    info = reply("get_model_info")
+    metadata = msgspec.structs.replace(
+        info.model.metadata, custom={"trigger_words": ["a [b]", "c"], "base_model": "SD 1.5", "mood": {"calm": True}}
+    )
+    about = msgspec.structs.replace(info.model, metadata=metadata, version="2.1")
+    rated = ModelUsageStats(user_rating=4.5)
+    shown = drawn(catalogue.info_view(msgspec.structs.replace(info, model=about, usage_stats=rated)), 120)
+    for part in (
+        "version",
+        "2.1",
+        "trigger words",
+        "a [b], c",
+        "base model",
+        "{'calm': True}",
+        "not used yet, rated 4.5",
+    ):
+        assert part in shown
