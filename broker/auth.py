@@ -123,6 +123,7 @@ class Doors:
         self._speakers: dict[bytes, tuple[str, int]] = {}
         self._connections: dict[int, bytes] = {}
         self._subscribers: set[str] = set()
+        self._seen_version = self._ring.version
         self._zap: Socket = context.socket(zmq.REP)
         self._zap.setsockopt(zmq.LINGER, 0)
         self._zap.bind(ZAP_ADDRESS)
@@ -153,7 +154,9 @@ class Doors:
             for descriptor in watch.ended():
                 if door is Door.COMMANDS:
                     self._forget(descriptor)
-        if self._ring.look():
+        self._ring.look()
+        if self._ring.version != self._seen_version:
+            self._seen_version = self._ring.version
             self._cut_subscribers()
 
     def receive(self, guarded: Socket, door: Door) -> tuple[bytes, list[bytes], Sender]:

@@ -22,7 +22,10 @@ _log = Logger()
 
 
 class Ring:
-    """The allow-list as it stands in the keys folder, by public key; a folder that is gone admits nobody."""
+    """The allow-list as it stands in the keys folder, by public key; a folder that is gone admits nobody.
+
+    `version` grows whenever it has changed, whoever's question made this look.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -31,6 +34,7 @@ class Ring:
         self._doubtful: dict[str, PublicKey] = {}
         self._senders: dict[str, Sender] = {}
         self._problems: list[str] = []
+        self.version = 0
         self._changed_ns = -1
         self._look_at = 0.0
 
@@ -70,11 +74,11 @@ class Ring:
         self._senders[public] = sender
         return sender
 
-    def look(self) -> bool:
-        """Read the allow-list again where the last look is old; whether it has changed."""
+    def look(self) -> None:
+        """Read the allow-list again where the last look is old."""
         now = time.monotonic()
         if now < self._look_at:
-            return False
+            return
         self._look_at = now + LOOK_SECONDS
         self._has_changed()
         found = self._list.read()
@@ -84,11 +88,10 @@ class Ring:
         self._problems = found.problems
         self._doubtful = {key.public: key for key in found.doubtful}
         keys = {key.public: key for key in found.keys}
-        if keys == self._keys:
-            return False
-        self._keys = keys
-        self._senders.clear()
-        return True
+        if keys != self._keys:
+            self._keys = keys
+            self._senders.clear()
+            self.version += 1
 
     def _has_changed(self) -> bool:
         """Whether an entry may have come since this was asked last: one stat of the folder."""

@@ -259,7 +259,15 @@ def test_a_role_that_is_changed_in_place_is_seen_on_an_open_connection(broker: B
     broker.keys.remove("chief")
 
 
+def with_a_device(broker: Broker) -> None:
+    """Register one, so that there is something to publish."""
+    worker = broker.connect(Door.WORKERS, broker.key("gpu"))
+    worker.send(register())
+    assert worker.poll(PATIENCE_MS)
+
+
 def test_a_subscription_ends_with_its_key_and_others_go_on(broker: Broker) -> None:
+    with_a_device(broker)
     broker.keys.make("viewer", Role.CLIENT)
     mine = broker.connect(Door.EVENTS, broker.key("viewer"), zmq.SUB)
     other = broker.connect(Door.EVENTS, broker.key("host"), zmq.SUB)
@@ -276,6 +284,27 @@ def test_a_subscription_ends_with_its_key_and_others_go_on(broker: Broker) -> No
 
     wait_until(hears)
     assert not mine.poll(SILENCE_MS)
+
+
+def test_a_subscription_ends_with_its_key_while_others_keep_the_broker_looking(broker: Broker) -> None:
+    """Whoever's message or handshake makes the broker see the change: what follows from it is done."""
+    with_a_device(broker)
+    caller = broker.connect(Door.COMMANDS, broker.key("host"))
+    for round_ in range(2):
+        name = f"busy{round_}"
+        broker.keys.make(name, Role.CLIENT)
+        mine = broker.connect(Door.EVENTS, broker.key(name), zmq.SUB)
+        assert mine.poll(PATIENCE_MS)
+        broker.keys.remove(name)
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            fresh = broker.connect(Door.COMMANDS, broker.key("host"))
+            ask(fresh)
+            fresh.close()
+        while mine.poll(0):
+            mine.recv_multipart()
+        ask(caller, {"action": "load_model", "model_id": "nobody", "timeout_seconds": 1})
+        assert not mine.poll(SILENCE_MS)
 
 
 def test_a_worker_whose_key_goes_is_lost_and_cut_off(broker: Broker) -> None:
