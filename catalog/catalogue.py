@@ -17,8 +17,9 @@ from catalog.entry import Entry
 from catalog.ids import MODEL_ID, id_from, nearest
 from catalog.index import Index
 from catalog.info import BY_DEVICE, NO_RUNS, Include, Shown, show
-from catalog.listing import list_page, needs_usage
+from catalog.listing import list_page
 from catalog.notes import notes_of
+from catalog.order import needs_usage
 from catalog.presence import Presence, device_status
 from catalog.scan import Scan
 from catalog.search import device_compatibility, find_ids, search
@@ -255,14 +256,16 @@ class Catalogue:
         path = str(self._roots.existing(command.model_path))
         known = self._known(command.model_id, path)
         model = inspect(path, self._roots)
-        before = known.written if known is not None else Written()
-        patched = patch(before, command.metadata, {}, validate=True)
-        entry = self._put(known, command.model_id, model, declared)
+        entry = self._described(known, command.model_id, model, declared)
+        patched = patch(entry.written, command.metadata, {}, validate=True)
+        entry = msgspec.structs.replace(entry, written=patched.written)
+        if entry != known:
+            entry = self._store.put(entry)
+            self._changed[entry.id] = None
         warnings = type_warnings(declared, model.type)
         unsaved = self._store.commit()
-        if patched.updated_fields and not unsaved:
-            entry, more = self._write(entry, patched.written)
-            warnings += more
+        if patched.updated_fields:
+            warnings += filter(None, [self._sidecars.write(entry)])
         if unsaved:
             warnings.append(f"{entry.id} is not on disk yet, and a restart would forget it: {unsaved}")
         shown = self._show(entry, self._store.usage([entry.id]).get(entry.id, []), Include())
@@ -323,23 +326,19 @@ class Catalogue:
             raise invalid("model_id", model_id, "an id that no other path has: a known id keeps its path")
         return known
 
-    def _put(self, known: Entry | None, model_id: str, model: ModelFile, declared: ModelType) -> Entry:
+    def _described(self, known: Entry | None, model_id: str, model: ModelFile, declared: ModelType) -> Entry:
+        """The entry of a model that is registered, not yet in the store: `known` itself where nothing is new."""
         if known is None:
             path = Path(model.path)
             root = self._roots.root_of(path)
             new_id = model_id or id_from(path.relative_to(root), root.name, self._store.entries)
-            entry = msgspec.structs.replace(
-                scan.new_entry(new_id, model, notes_of(model, self._roots)), declared_type=declared
-            )
-        else:
-            declared = known.declared_type if declared is ModelType.Unknown else declared
-            is_same = known.status is ModelStatus.Available and not scan.differs(known.file, model)
-            if is_same and declared is known.declared_type:
-                return known
-            fresh = known if is_same else scan.refreshed(known, model, notes_of(model, self._roots))
-            entry = msgspec.structs.replace(fresh, declared_type=declared)
-        self._changed[entry.id] = None
-        return self._store.put(entry)
+            fresh = scan.new_entry(new_id, model, notes_of(model, self._roots))
+            written = self._sidecars.read(fresh) or fresh.written
+            return msgspec.structs.replace(fresh, declared_type=declared, written=written)
+        declared = known.declared_type if declared is ModelType.Unknown else declared
+        is_same = known.status is ModelStatus.Available and not scan.differs(known.file, model)
+        fresh = known if is_same else scan.refreshed(known, model, notes_of(model, self._roots))
+        return msgspec.structs.replace(fresh, declared_type=declared)
 
 
 def _same_revision(entry: Entry, revision: int | None) -> None:

@@ -108,7 +108,11 @@ class Index:
     def put(self, entries: Iterable[Entry]) -> None:
         """Add models, or their texts anew."""
         self._order = None
-        self._db.execute("BEGIN")
+        with self._db:
+            self._db.execute("BEGIN")
+            self._put(entries)
+
+    def _put(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             facts = self.facts[entry.id] = Facts.of(entry)
             for folded, tag in zip(facts.folded_tags, facts.tags, strict=True):
@@ -120,7 +124,6 @@ class Index:
             values = [" ".join(words(text)) for text in texts_of(entry).values()]
             self._db.execute("DELETE FROM texts WHERE rowid = ?", (row,))
             self._db.execute(f"INSERT INTO texts (rowid, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", (row, *values))
-        self._db.execute("COMMIT")
 
     @property
     def order(self) -> dict[str, int]:
@@ -148,7 +151,7 @@ class Index:
     def _wanted(self, word: str, columns: Sequence[str]) -> Wanted:
         """What counts as a word of the query."""
         root = stem(word)
-        near = self._terms_from(root[: max(len(root) - 1, 2)], columns) if root != word or len(word) > 2 else []
+        near = self._terms_from(root[: max(len(root) - 1, 2)], columns) if len(word) > 2 else []
         endings = tuple(sorted(term for term in near if stem(term) == root and not term.startswith(word)))
         if endings or self._begins(word, columns):
             return Wanted((word,), endings)

@@ -6,20 +6,16 @@ Decides which models a page shows and in which order. Equal keys stay in the ord
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from catalog import said
 from catalog.entry import Entry
 from catalog.index import Index
+from catalog.order import key_of
 from catalog.presence import Presence, loaded_on
-from catalog.usage import Totals, performance
+from catalog.usage import Totals
 from protocol.commands import ListModels
 from protocol.enums import ModelSortBy, ModelStatus, ModelType, SortDirection
 from protocol.records import Record
-
-NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Page(Record, frozen=True, kw_only=True):
@@ -57,7 +53,7 @@ def list_page(
     descends = command.sort_direction is SortDirection.Descending
     if descends or command.sort_by not in (ModelSortBy.Name, ModelSortBy.Relevance):
         found.sort(key=lambda entry: entry.id)
-        found.sort(key=_sort_key(command.sort_by, usage, index), reverse=descends)
+        found.sort(key=key_of(command.sort_by, usage, index), reverse=descends)
     first = (command.page - 1) * command.page_size
     return Page(
         entries=found[first : first + command.page_size],
@@ -66,27 +62,3 @@ def list_page(
         type_distribution=dict(Counter([facts[entry.id].kind for entry in found])),
         status_distribution=dict(Counter([held.status_of(entry) for entry in found])),
     )
-
-
-def needs_usage(sort_by: ModelSortBy) -> bool:
-    """Whether an order rests on the usage totals of every model."""
-    return sort_by in (ModelSortBy.LastUsed, ModelSortBy.Performance)
-
-
-def _sort_key(sort_by: ModelSortBy, usage: Mapping[str, Sequence[Totals]], index: Index) -> Callable[[Entry], Any]:
-    """The order's key; what has no figure comes before every figure. Without a query, relevance is the name."""
-    match sort_by:
-        case ModelSortBy.Type:
-            return lambda entry: (entry.type.value.casefold(), index.facts[entry.id].name)
-        case ModelSortBy.Size:
-            return lambda entry: entry.file.size_bytes
-        case ModelSortBy.CreatedDate:
-            return lambda entry: said.metadata_of(entry).created_date or NEVER
-        case ModelSortBy.LastUsed:
-            return lambda entry: max((totals.last_used for totals in usage.get(entry.id, ())), default=NEVER)
-        case ModelSortBy.Performance:
-            return lambda entry: performance(usage.get(entry.id, ())).inference_throughput
-        case ModelSortBy.Rating:
-            return lambda entry: -1.0 if entry.written.rating is None else entry.written.rating
-        case _:
-            return lambda entry: index.facts[entry.id].name

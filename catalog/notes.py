@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from catalog.spec import LONGEST_DESCRIPTION, LONGEST_LINE, MOST_TAGS
 from modelfiles.fingerprints import Fingerprint
 from modelfiles.jsonfile import JsonObject, read_object
 from modelfiles.model import Kind, ModelFile
@@ -21,8 +22,7 @@ from protocol.records import Record
 from settings.logs import Logger
 
 LIMIT_BYTES = 1 << 20
-LONGEST_LINE, LONGEST_TEXT = 500, 8000
-MOST_WORDS, MOST_TAGS = 50, 100
+MOST_WORDS = 50
 MOST_FREQUENT = 10
 """Of a trainer's count of words: how many are taken for trigger words."""
 
@@ -114,14 +114,14 @@ def _line(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    return value.strip()[:LONGEST_TEXT] if isinstance(value, str) else ""
+    return value.strip()[:LONGEST_DESCRIPTION] if isinstance(value, str) else ""
 
 
-def _words(value: object) -> list[str]:
+def _words(value: object, most: int = MOST_WORDS) -> list[str]:
     """Words of a list, or of text between commas."""
     given = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
     words = [_line(word) for word in given if isinstance(word, str)]
-    return list(dict.fromkeys(word for word in words if word))[:MOST_WORDS]
+    return list(dict.fromkeys(word for word in words if word))[:most]
 
 
 def _object(value: object) -> JsonObject:
@@ -138,7 +138,7 @@ def _civitai(content: JsonObject) -> Said:
         name=_line(model.get("name")),
         description=_text(content.get("description")) or _text(model.get("description")),
         author=_line(_object(content.get("creator")).get("username")),
-        tags=_words(content.get("tags") or model.get("tags"))[:MOST_TAGS],
+        tags=_words(content.get("tags") or model.get("tags"), MOST_TAGS),
         source_url=f"{page}?modelVersionId={version}" if known and type(version) is int else page,
         trigger_words=_words(content.get("trainedWords")),
         base_model=_line(content.get("baseModel")),
@@ -151,7 +151,7 @@ def _matrix(content: JsonObject) -> Said:
     return Said(
         name=_line(content.get("ModelName")),
         description=_text(content.get("ModelDescription")),
-        tags=_words(content.get("Tags"))[:MOST_TAGS],
+        tags=_words(content.get("Tags"), MOST_TAGS),
         source_url=f"https://civitai.com/models/{number}" if type(number) is int and number > 0 else "",
         trigger_words=_words(content.get("TrainedWords")),
         base_model=_line(content.get("BaseModel")),
@@ -166,7 +166,7 @@ def _swarm(content: JsonObject) -> Said:
         description=_text(plain.get("description")),
         author=_line(plain.get("author")),
         license=_line(plain.get("license")),
-        tags=_words(plain.get("tags"))[:MOST_TAGS],
+        tags=_words(plain.get("tags"), MOST_TAGS),
         trigger_words=_words(plain.get("trigger_phrase")),
         base_model=_line(plain.get("merged_from")),
     )

@@ -50,11 +50,6 @@ class Presence:
             return entry.status
         return status_of(entry.status, self.of(entry.id))
 
-    @property
-    def ids(self) -> frozenset[str]:
-        """The models that are held anywhere."""
-        return frozenset(self._holdings)
-
     def of(self, model_id: str) -> list[Holding]:
         """Where a model is held, in any tier above disk."""
         return [holding for holding in self._holdings.get(model_id, []) if holding.model.tier is not Tier.DISK]

@@ -13,8 +13,7 @@ from protocol.records import ModelMetadata
 
 def name_of(entry: Entry) -> str:
     """What was written, else the header's title, else a sidecar's, else the file's name."""
-    stated = entry.file.metadata.get("modelspec.title", "").strip()
-    return _chosen(entry.written.name, (not stated and entry.notes.said.name) or spec.name_of(entry.file))
+    return _chosen(entry.written.name, spec.title_of(entry.file) or entry.notes.said.name or spec.name_of(entry.file))
 
 
 def version_of(entry: Entry) -> str:

@@ -55,7 +55,7 @@ class Scan:
         roots: Roots,
         folders: Iterable[Path],
         depth: HashDepth,
-        written: Callable[[Entry], Written | None] = lambda _: None,
+        written: Callable[[Entry], Written | None],
     ) -> None:
         self._store, self._roots, self._depth, self._written = store, roots, depth, written
         self._folders = list(folders)

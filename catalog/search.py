@@ -8,23 +8,20 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from itertools import chain
-from typing import Any
 
-from catalog import said, traits
+from catalog import traits
 from catalog.entry import Entry
 from catalog.index import FIELDS, Found, Index, Wanted, texts_of
-from catalog.presence import Presence, status_of
-from catalog.usage import Totals, performance
+from catalog.order import key_of
+from catalog.presence import Presence
+from catalog.usage import Totals
 from catalog.words import WORD, fold, words
-from modelfiles.model import Kind
 from protocol.commands import SearchModels
-from protocol.enums import DeviceKind, ModelSearchField, ModelSortBy, SortDirection
+from protocol.enums import ModelSearchField, ModelSortBy, SortDirection
 from protocol.records import Record
 from protocol.telemetry import DeviceReport
 
-NEVER = datetime.min.replace(tzinfo=UTC)
 EXACT, BEGINS, BY_HASH = 1000.0, 100.0, 500.0
 """Added to a score where the name is the query, where it begins so, and where the query begins a model's hash."""
 
@@ -137,16 +134,11 @@ def facets(ids: Sequence[str], entries: Mapping[str, Entry], index: Index, held:
     """How many of the models have each type, tag, author and status; tags of one spelling but for case are one."""
     facts = list(map(index.facts.__getitem__, ids))
     tags = Counter(chain.from_iterable([fact.folded_tags for fact in facts]))
-    statuses = Counter([entries[model_id].status for model_id in ids])
-    for model_id in held.ids.intersection(ids):
-        status = entries[model_id].status
-        statuses[status] -= 1
-        statuses[status_of(status, held.of(model_id))] += 1
     counts = {
         "type": Counter([fact.type for fact in facts]),
         "tags": Counter({index.tags[folded]: count for folded, count in tags.items()}),
         "author": Counter([fact.author for fact in facts if fact.author]),
-        "status": Counter({status.value: count for status, count in statuses.items() if count}),
+        "status": Counter([held.status_of(entries[model_id]).value for model_id in ids]),
     }
     return {name: dict(counter.most_common()) for name, counter in counts.items()}
 
@@ -179,9 +171,8 @@ def _matches(word: str, one: Wanted) -> bool:
 
 def device_compatibility(entry: Entry, devices: Sequence[DeviceReport]) -> dict[str, bool]:
     """Device id → whether it runs models of this kind and has the memory for the weights."""
-    is_virtual = entry.file.kind is Kind.VIRTUAL
     return {
-        device.identity.device_id: (device.identity.kind is DeviceKind.VIRTUAL) == is_virtual
+        device.identity.device_id: traits.runs_on(entry, device.identity.kind)
         and entry.file.size_bytes <= device.identity.total_vram
         for device in devices
     }
@@ -207,21 +198,5 @@ def _sort(
     if by is ModelSortBy.Relevance:
         ids.sort(key=scores.__getitem__, reverse=not ascends)
     elif by is not ModelSortBy.Name:
-        key = _key(by, usage)
+        key = key_of(by, usage, index)
         ids.sort(key=lambda model_id: key(entries[model_id]), reverse=not ascends)
-
-
-def _key(by: ModelSortBy, usage: Mapping[str, Sequence[Totals]]) -> Callable[[Entry], Any]:
-    match by:
-        case ModelSortBy.Size:
-            return lambda entry: entry.file.size_bytes
-        case ModelSortBy.Rating:
-            return lambda entry: -1.0 if entry.written.rating is None else entry.written.rating
-        case ModelSortBy.CreatedDate:
-            return lambda entry: said.metadata_of(entry).created_date or NEVER
-        case ModelSortBy.LastUsed:
-            return lambda entry: max((totals.last_used for totals in usage.get(entry.id, ())), default=NEVER)
-        case ModelSortBy.Performance:
-            return lambda entry: performance(usage.get(entry.id, ())).inference_throughput
-        case _:
-            return lambda entry: entry.type.value.casefold()

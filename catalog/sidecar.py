@@ -12,11 +12,12 @@ import secrets
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from catalog.entry import Entry
-from catalog.written import Written
+from catalog.written import Written, patch
 from modelfiles.jsonfile import read_object
 from modelfiles.paths import Roots
 from protocol.errors import Fault
@@ -85,11 +86,15 @@ class Sidecars:
                 found = msgspec.convert(read_object(path, LIMIT_BYTES), Sidecar)
                 if found.format != FORMAT:
                     raise ValueError(f"it is of format {found.format}; this program reads {FORMAT}")
+                return patch(Written(), _given(found.written), {}, validate=True).written
             except (OSError, Fault, ValueError, TypeError, msgspec.ValidationError) as error:
                 log.warning("a sidecar cannot be read: it is left alone", path=str(path), reason=str(error))
-                continue
-            return found.written
         return None
+
+
+def _given(written: Written) -> dict[str, Any]:
+    """The fields that are there: a file that anybody may have brought is held to the rules of a client's patch."""
+    return {name: value for name, value in msgspec.structs.asdict(written).items() if value not in (None, {})}
 
 
 def beside(entry: Entry) -> Path:

@@ -19,10 +19,14 @@ LONGEST_LINE, LONGEST_DESCRIPTION, MOST_TAGS = 500, 8000, 100
 
 def name_of(model: ModelFile) -> str:
     """The title that the file states, else its name without the ending."""
-    title = model.metadata.get("modelspec.title", "").strip()
     file_name = Path(model.path).name
     plain = file_name.removesuffix(SUFFIX).removesuffix(".safetensors")
-    return (title or plain)[:LONGEST_LINE]
+    return title_of(model) or plain[:LONGEST_LINE]
+
+
+def title_of(model: ModelFile) -> str:
+    """The title that the file states; "" where it states none."""
+    return model.metadata.get("modelspec.title", "").strip()[:LONGEST_LINE]
 
 
 def description_of(model: ModelFile) -> str:

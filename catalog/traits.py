@@ -86,6 +86,11 @@ def device_types(entry: Entry) -> list[DeviceType]:
     return [DeviceType.GPU] if entry.file.kind is Kind.VIRTUAL else [DeviceType.GPU, DeviceType.CPU]
 
 
+def runs_on(entry: Entry, kind: DeviceKind) -> bool:
+    """Whether devices of a kind run the model: profiles on virtual devices, files on all others."""
+    return (kind is DeviceKind.VIRTUAL) == (entry.file.kind is Kind.VIRTUAL)
+
+
 def requirements(entry: Entry, totals: Sequence[Totals]) -> ModelRequirements:
     """See the module's formulas."""
     weights = entry.file.size_bytes
@@ -106,5 +111,5 @@ def compatibility(entry: Entry) -> ModelCompatibilityInfo:
     return ModelCompatibilityInfo(
         compatible_devices=device_types(entry),
         supported_frameworks=[] if is_virtual else ["PyTorch", "diffusers"],
-        platform_compatibility={kind.value: (kind is DeviceKind.VIRTUAL) == is_virtual for kind in DeviceKind},
+        platform_compatibility={kind.value: runs_on(entry, kind) for kind in DeviceKind},
     )

@@ -32,7 +32,7 @@ def scanned(root: Path, data: Path) -> tuple[list[str], dict[str, ErrorCode]]:
     """The ids known after a scan, and what was rejected; the store is read again from disk."""
     roots = Roots([root])
     store = Store(data)
-    scan = Scan(store, roots, roots.folders, HashDepth.FAST)
+    scan = Scan(store, roots, roots.folders, HashDepth.FAST, lambda _: None)
     for _ in scan.steps():
         pass
     store.close()
@@ -219,7 +219,7 @@ def test_a_folder_that_can_hold_nothing_costs_durability_alone(root: Path, tmp_p
     (tmp_path / "data").write_text("a file in the way")
     store = Store(tmp_path / "data")
     roots = Roots([root])
-    for _ in Scan(store, roots, roots.folders, HashDepth.NONE).steps():
+    for _ in Scan(store, roots, roots.folders, HashDepth.NONE, lambda _: None).steps():
         pass
     assert list(store.entries) == ["good"]
     store.close()
@@ -233,7 +233,7 @@ def test_a_disk_that_takes_nothing_now_is_tried_again(
         other.execute("BEGIN EXCLUSIVE")
         store._db.execute("PRAGMA busy_timeout = 0")
         roots = Roots([root])
-        for _ in Scan(store, roots, roots.folders, HashDepth.NONE).steps():
+        for _ in Scan(store, roots, roots.folders, HashDepth.NONE, lambda _: None).steps():
             pass
         assert "locked" in store.commit()
         assert list(store.entries) == ["good"]
@@ -250,7 +250,7 @@ def test_a_disk_that_takes_nothing_now_is_tried_again(
 def test_a_model_that_no_root_contains_any_more_is_missing(root: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     store, roots = Store(data), Roots([tmp_path / "elsewhere"])
-    for _ in Scan(store, roots, roots.folders, HashDepth.NONE).steps():
+    for _ in Scan(store, roots, roots.folders, HashDepth.NONE, lambda _: None).steps():
         pass
     assert store.entries["good"].status is ModelStatus.Missing
     store.close()

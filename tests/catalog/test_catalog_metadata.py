@@ -245,6 +245,38 @@ def test_a_sidecar_of_garbage_is_left_alone(shelf: Shelf, tmp_path: Path, conten
     assert fresh.info("one").model.name == "Stated" and path.read_bytes() == content
 
 
+@pytest.mark.parametrize("bad", [{"rating": 9}, {"source_url": "javascript:x"}, {"name": LINE + "x"}, {"tags": [" "]}])
+def test_a_sidecar_is_held_to_a_clients_rules(shelf: Shelf, tmp_path: Path, bad: dict[str, Any]) -> None:
+    update(shelf, {"name": "Mine"})
+    path = shelf.root / f"one.safetensors{sidecar.SUFFIX}"
+    content = json.loads(path.read_text())
+    for number, (written_, shown) in enumerate((({"author": "Ada"}, "Mine"), (bad, "Stated"))):
+        path.write_text(json.dumps({**content, "written": {**content["written"], **written_}}))
+        fresh = Shelf(shelf.root, tmp_path / f"data {number}")
+        fresh.scan()
+        assert fresh.info("one").model.name == shown
+
+
+def test_a_registration_takes_a_sidecar_in_and_writes_one(shelf: Shelf, tmp_path: Path) -> None:
+    update(shelf, {"name": "Mine", "rating": 2})
+    fresh = Shelf(shelf.root, tmp_path / "other data")
+    reply = fresh.register(shelf.root / "one.safetensors", metadata={"rating": 4})
+    assert reply.model.name == "Mine" and reply.warnings == []
+    content = json.loads((shelf.root / f"one.safetensors{sidecar.SUFFIX}").read_text())["written"]
+    assert (content["name"], content["rating"]) == ("Mine", 4.0)
+
+
+def test_a_registration_that_is_not_on_disk_yet_keeps_its_metadata(shelf: Shelf) -> None:
+    path = tensor_file(shelf.root / "new.safetensors", SD15_NAMES)
+    shelf.store._db.execute("PRAGMA busy_timeout = 0")
+    with sqlite3.connect(shelf.data / FILE_NAME, isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        reply = shelf.register(path, metadata={"name": "Fresh"})
+        other.execute("ROLLBACK")
+    assert reply.model.name == "Fresh" and "not on disk yet" in reply.warnings[-1]
+    assert shelf.reopen().info("new").model.name == "Fresh"
+
+
 def test_a_sidecar_that_leads_out_of_the_roots_is_not_read(shelf: Shelf, tmp_path: Path) -> None:
     update(shelf, {"name": "Mine"})
     path = shelf.root / f"one.safetensors{sidecar.SUFFIX}"

@@ -10,7 +10,7 @@ import pytest
 from model_bytes import SD15_NAMES, json_file, pipeline_folder, tensor_file
 from shelf import Shelf
 
-from catalog.notes import LIMIT_BYTES, LONGEST_LINE, MOST_FREQUENT
+from catalog.notes import LIMIT_BYTES, LONGEST_LINE, MOST_FREQUENT, MOST_TAGS, MOST_WORDS
 from protocol import commands as c
 
 CIVITAI = {
@@ -174,3 +174,10 @@ def test_a_sidecar_that_leads_out_of_the_roots_is_not_read(shelf: Shelf, tmp_pat
     found = model(shelf)
     assert found.name == "char" and found.metadata.custom == {}
     assert shelf.scan().updated == []
+
+
+def test_tags_and_trigger_words_have_their_own_limits(shelf: Shelf) -> None:
+    many = [f"w{index}" for index in range(200)]
+    json_file(shelf.root / "char.cm-info.json", {**MATRIX, "Tags": many, "TrainedWords": many})
+    metadata = model(shelf).metadata
+    assert metadata.tags == many[:MOST_TAGS] and metadata.custom["trigger_words"] == many[:MOST_WORDS]
