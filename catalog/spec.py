@@ -12,6 +12,7 @@ from pathlib import Path
 from modelfiles.model import ModelFile
 from modelfiles.profiles import SUFFIX
 from protocol.records import ModelMetadata
+from protocol.tolerant import moment_of
 
 LONGEST_LINE, LONGEST_DESCRIPTION, MOST_TAGS = 500, 8000, 100
 """Characters of a file's words and how many tags of it are shown: a list has a thousand models."""
@@ -48,7 +49,6 @@ def metadata_of(model: ModelFile) -> ModelMetadata:
 def _date(text: str) -> datetime | None:
     """An ISO 8601 date or time as UTC; None for anything else."""
     try:
-        stated = datetime.fromisoformat(text.strip())
-        return stated.replace(tzinfo=UTC) if stated.tzinfo is None else stated.astimezone(UTC)
+        return moment_of(text.strip()).astimezone(UTC)
     except (ValueError, OverflowError):
         return None

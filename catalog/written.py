@@ -5,7 +5,6 @@ Decides what each field may hold (`docs/protocol.md`, The catalogue). Knows noth
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -13,15 +12,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from protocol.errors import ErrorCode, Fault
+from protocol.errors import ErrorCode, Fault, brief
 from protocol.records import Record
-from protocol.tolerant import fold
+from protocol.tolerant import fold, moment_of
 
 LONGEST_LINE, LONGEST_TEXT, LONGEST_URL = 500, 16_384, 2048
 MOST_TAGS, LONGEST_TAG = 100, 100
 MOST_CUSTOM, LONGEST_KEY = 1000, 256
 BEST = 5.0
-_FRACTION = re.compile(r"(\.\d{6})\d+")
 
 
 class Written(Record, frozen=True, kw_only=True):
@@ -116,14 +114,14 @@ def _custom(value: Any) -> dict[str, Any]:
 
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _Bad(f"{_shown(value)}: expected an object")
+        raise _Bad(f"{brief(value)}: expected an object")
     return value
 
 
 def _text(most: int, least: int = 0) -> Callable[[Any], str]:
     def rule(value: Any) -> str:
         if not isinstance(value, str):
-            raise _Bad(f"{_shown(value)}: expected text")
+            raise _Bad(f"{brief(value)}: expected text")
         if not least <= len(value.strip()) or len(value) > most:
             raise _Bad(f"{len(value)} characters: expected {least} to {most}")
         return value
@@ -133,7 +131,7 @@ def _text(most: int, least: int = 0) -> Callable[[Any], str]:
 
 def _tags(value: Any) -> list[str]:
     if not isinstance(value, list | tuple) or not all(isinstance(tag, str) for tag in value):
-        raise _Bad(f"{_shown(value)}: expected a list of text")
+        raise _Bad(f"{brief(value)}: expected a list of text")
     tags = list(dict.fromkeys(tag.strip() for tag in value))
     if len(tags) > MOST_TAGS:
         raise _Bad(f"{len(tags)} tags: at most {MOST_TAGS}")
@@ -145,7 +143,7 @@ def _tags(value: Any) -> list[str]:
 
 def _rating(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= BEST:
-        raise _Bad(f"{_shown(value)}: expected a number from 0 to {BEST:g}")
+        raise _Bad(f"{brief(value)}: expected a number from 0 to {BEST:g}")
     return float(value)
 
 
@@ -157,27 +155,22 @@ def _url(value: Any) -> str:
     except ValueError:
         well = False
     if not well:
-        raise _Bad(f"{_shown(value)}: expected a URL of http or https")
+        raise _Bad(f"{brief(value)}: expected a URL of http or https")
     return text
 
 
 def _date(value: Any) -> datetime:
     if isinstance(value, str):
         try:
-            value = datetime.fromisoformat(_FRACTION.sub(r"\1", value.strip()))
+            value = moment_of(value.strip())
         except ValueError:
-            raise _Bad(f"{_shown(value)}: expected a date or time in ISO 8601") from None
+            raise _Bad(f"{brief(value)}: expected a date or time in ISO 8601") from None
     if not isinstance(value, datetime):
-        raise _Bad(f"{_shown(value)}: expected a date or time in ISO 8601")
+        raise _Bad(f"{brief(value)}: expected a date or time in ISO 8601")
     try:
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
     except OverflowError:
         raise _Bad(f"{value.isoformat()}: a moment that UTC has no date for") from None
-
-
-def _shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 _RULES: Mapping[str, Callable[[Any], Any]] = {

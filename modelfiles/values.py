@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from modelfiles.jsonfile import JsonObject
-from protocol.errors import ErrorCode, Fault
+from protocol.errors import ErrorCode, Fault, brief
 
 Rule = Callable[[object], bool]
 LONGEST_WORD = 256
@@ -230,7 +230,5 @@ def check_values(config: JsonObject, what: str, depth: int = DEEPEST) -> None:
 
 def refused(what: str, key: str, value: object, expected: str) -> Fault:
     """MODEL_INCOMPATIBLE for one value of one key of a configuration."""
-    shown = repr(value)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    text = f"{what}: {key[:80]} is {shown}: expected {expected}"
+    text = f"{what}: {key[:80]} is {brief(value)}: expected {expected}"
     return Fault(ErrorCode.MODEL_INCOMPATIBLE, text, details={"config": what, "key": key[:80]})

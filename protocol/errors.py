@@ -118,6 +118,11 @@ def missing(field: str, why: str = "") -> Fault:
 
 def invalid(field: str, value: object, expected: str) -> Fault:
     """A field whose value cannot be obeyed; the value is shown, cut to 80 characters."""
+    text = f"{field} is {brief(value)}: expected {expected}"
+    return Fault(ErrorCode.INVALID_ARGUMENT, text, details={"field": field})
+
+
+def brief(value: object) -> str:
+    """A value as an error shows it, in at most 80 characters."""
     shown = repr(value)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return Fault(ErrorCode.INVALID_ARGUMENT, f"{field} is {shown}: expected {expected}", details={"field": field})
+    return shown if len(shown) <= 80 else shown[:77] + "..."

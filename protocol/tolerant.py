@@ -7,6 +7,7 @@ for an integer, TimeSpan text for a duration, fractions of a second with seven d
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import enum
 import math
@@ -368,14 +369,17 @@ def _json_value(value: Any, path: str) -> Any:
     return value
 
 
+def moment_of(text: str) -> datetime:
+    """A date or time in ISO 8601, of any number of digits in its fraction; UTC where it names no zone. Raises
+    ValueError."""
+    moment = datetime.fromisoformat(_FRACTION.sub(r"\1", text))
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 def _datetime(value: Any, path: str) -> datetime:
     if isinstance(value, datetime):
         return value
     if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(_FRACTION.sub(r"\1", value))
-        except ValueError:
-            pass
-        else:
-            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        with contextlib.suppress(ValueError):
+            return moment_of(value)
     raise invalid(path, value, "a date and time in ISO 8601")

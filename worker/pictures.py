@@ -27,9 +27,6 @@ JPEG_SCAN = b"\xff\xda"
 MOST_SCANS = 100
 """Each scan of a progressive JPEG goes over all of its pixels; encoders make about ten."""
 
-BYTES_PER_PIXEL = 4 + 3
-"""The decoder's raster, of four bytes at most, and the RGB that it becomes."""
-
 
 def encode(raster: Raster, image_format: ImageFormat) -> bytes:
     """The raster as a file."""
@@ -63,7 +60,8 @@ class Source:
     """A client's image as a file: looked at without decoding it, and refused where it would cost more than it may.
 
     Sides are at most `max_side`, there is one frame, and what a decoder does for each byte is bounded: then decoding
-    takes at most `BYTES_PER_PIXEL` for each pixel. Raises Fault INVALID_ARGUMENT, which names `field`.
+    takes at most 7 bytes a pixel, the decoder's raster of four and the RGB that it becomes.
+    Raises Fault INVALID_ARGUMENT, which names `field`.
     """
 
     def __init__(self, data: bytes, max_side: int, field: str = "attachments[0]") -> None:

@@ -24,7 +24,7 @@ from torch.nn.modules.module import (
 
 from modelfiles.headers import Tensor, read_header
 from modelfiles.jsonfile import JsonObject, incompatible, read_object
-from protocol.errors import Fault
+from protocol.errors import Fault, brief
 from protocol.records import Record
 from settings.logs import Logger
 
@@ -55,7 +55,7 @@ class Held(Record, frozen=True, kw_only=True):
     @staticmethod
     def of(tensors: Iterator[Tensor] | list[Tensor], *, exact: bool) -> Held:
         shapes = {tensor.name: tensor.shape for tensor in tensors}
-        return Held(shapes=shapes, elements=sum(map(_product, shapes.values())), exact=exact)
+        return Held(shapes=shapes, elements=sum(map(math.prod, shapes.values())), exact=exact)
 
 
 def check_folder(part: str, cls: Any, folder: Path) -> None:
@@ -114,7 +114,7 @@ def _compare(part: str, module: torch.nn.Module, held: Held) -> None:
     for name, shape in asked.items():
         found = held.shapes.get(name)
         if found is None:
-            unknown += _product(shape)
+            unknown += math.prod(shape)
         elif found != shape:
             text = f"{part}: its configuration asks for {name} of {list(shape)}, and its weights have {list(found)}"
             raise incompatible(text, part=part, tensor=name)
@@ -187,11 +187,6 @@ def _unbuildable(part: str, error: Exception, config: Mapping[str, object], key:
     log.warning("a part cannot be built", part=part, error=f"{type(error).__name__}: {error}"[:500], key=key)
     if not key:
         return incompatible(f"{part} cannot be built from its configuration: {type(error).__name__}", part=part)
-    shown = repr(config[key])
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    text = f"{part} cannot be built from its configuration: {key[:80]} is {shown} ({type(error).__name__})"
+    value = brief(config[key])
+    text = f"{part} cannot be built from its configuration: {key[:80]} is {value} ({type(error).__name__})"
     return incompatible(text, part=part, key=key[:80])
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    return math.prod(shape)
