@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,26 +59,34 @@ def load(
     Raises Fault MODEL_LOADING_FAILED, MODEL_INCOMPATIBLE, MODEL_CORRUPTED.
     """
     job.phases["build_ms"] = job.phases["read_ms"] = 0.0
-    try:
-        if configuration is not None:
-            pipelines = _single_file(build, configuration, staging, job, tell)
-        else:
-            pipelines = _folder(build, staging, job, tell)
+    if configuration is not None:
+        pipelines = _single_file(build, configuration, staging, job, tell)
+    else:
+        pipelines = _folder(build, staging, job, tell)
+    with _told(Path(build.file.path).name):
         pipelines.pipeline(from_image=False, scheduler="")  # what a pipeline refuses is told now, not at a picture
+    bound_tokenizers(pipelines.components)
+    return pipelines, _weighed(build.file, pipelines)
+
+
+@contextmanager
+def _told(
+    what: str, code: ErrorCode = ErrorCode.MODEL_INCOMPATIBLE, why: Callable[[Exception], str] = lambda _: ""
+) -> Iterator[None]:
+    """Whatever a library raises, as a Fault of this code; MODEL_LOADING_FAILED where a file or a module is not there.
+
+    Only libraries' own calls belong in it: an error of ours is an incident.
+    """
+    try:
+        yield
     except (Fault, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         # What libraries say may show paths and code: the log has it, the client has the kind.
-        log.exception("a library could not load a model", model=Path(build.file.path).name)
-        text = f"{Path(build.file.path).name} could not be built: {type(error).__name__}"
-        if configuration is not None:
-            part = _named_in(str(error), Path(configuration.path))
-            text += f" at its {part}" if part else ""
-            text += f"; its weights do not fit {configuration_source(build)}"
-        is_files = configuration is None and not isinstance(error, OSError | ImportError)
-        raise Fault(ErrorCode.MODEL_INCOMPATIBLE if is_files else ErrorCode.MODEL_LOADING_FAILED, text) from None
-    bound_tokenizers(pipelines.components)
-    return pipelines, _weighed(build.file, pipelines)
+        log.exception("a library could not load a model", model=what)
+        if isinstance(error, OSError | ImportError):
+            code = ErrorCode.MODEL_LOADING_FAILED
+        raise Fault(code, f"{what} could not be built: {type(error).__name__}{why(error)}") from None
 
 
 def _folder(build: Build, staging: Staging, job: Job, tell: Tell) -> Pipelines:
@@ -132,13 +141,10 @@ def build_part(part: Part, folder: str, precision: ModelPrecision) -> Any:
         return _readable(part, lambda: cls.from_pretrained(folder, local_files_only=True))
     check_folder(part.name, cls, Path(folder))
     wanted = {"dtype" if issubclass(cls, transformers.PreTrainedModel) else "torch_dtype": DTYPES[precision]}
-    model, info = cls.from_pretrained(
-        folder,
-        local_files_only=True,
-        use_safetensors=True,
-        output_loading_info=True,
-        **wanted,
-    )
+    with _told(part.name):
+        model, info = cls.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **wanted
+        )
     missing = sorted(info["missing_keys"])
     if missing:
         names = ", ".join(missing[:3])
@@ -178,13 +184,16 @@ def _single_file(build: Build, configuration: Configuration, staging: Staging, j
     began = time.perf_counter()
     weights = staging.file(file.path, "model.safetensors")
     _check_single(build, configuration, Path(folder), read_header(Path(weights)))
-    pipeline = text_class.from_single_file(
-        weights,
-        config=folder,
-        local_files_only=True,
-        torch_dtype=DTYPES[build.precision],
-        **own_tokenizers(configuration),
-    )
+    tokenizers = own_tokenizers(configuration)
+
+    def why(error: Exception) -> str:
+        part = _named_in(str(error), Path(configuration.path))
+        return f"{f' at its {part}' if part else ''}; its weights do not fit {configuration_source(build)}"
+
+    with _told(Path(file.path).name, ErrorCode.MODEL_LOADING_FAILED, why):
+        pipeline = text_class.from_single_file(
+            weights, config=folder, local_files_only=True, torch_dtype=DTYPES[build.precision], **tokenizers
+        )
     built = time.perf_counter()
     components = dict(pipeline.components)
     for component in components.values():
