@@ -103,6 +103,7 @@ class Index:
         self._db = sqlite3.connect(":memory:", isolation_level=None)
         self._db.executescript(_SCHEMA)
         self._rows: dict[str, int] = {}
+        self._next_row = 1
         self._ids: dict[int, str] = {}
 
     def put(self, entries: Iterable[Entry]) -> None:
@@ -112,6 +113,15 @@ class Index:
             self._db.execute("BEGIN")
             self._put(entries)
 
+    def drop(self, model_ids: Iterable[str]) -> None:
+        """Forget models; their rows are not used again."""
+        self._order = None
+        for model_id in model_ids:
+            if self.facts.pop(model_id, None) is not None:
+                row = self._rows.pop(model_id)
+                del self._ids[row]
+                self._db.execute("DELETE FROM texts WHERE rowid = ?", (row,))
+
     def _put(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             facts = self.facts[entry.id] = Facts.of(entry)
@@ -119,7 +129,8 @@ class Index:
                 self.tags.setdefault(folded, tag)
             row = self._rows.get(entry.id)
             if row is None:
-                row = self._rows[entry.id] = len(self._rows) + 1
+                row = self._rows[entry.id] = self._next_row
+                self._next_row += 1
                 self._ids[row] = entry.id
             values = [" ".join(words(text)) for text in texts_of(entry).values()]
             self._db.execute("DELETE FROM texts WHERE rowid = ?", (row,))

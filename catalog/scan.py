@@ -114,6 +114,8 @@ class Scan:
 
     def _examine(self, path: Path) -> Steps:
         entries = self._entries_of(path)
+        if not entries and self._store.is_left_out(str(path)):
+            return
         if entries and self._roots.contains(path) and all(is_unchanged(entry, self._names) for entry in entries):
             for entry in entries:
                 yield from self._deepen(entry)

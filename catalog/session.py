@@ -277,10 +277,11 @@ class Session:
         self._send(link.Report(ready=True))
 
     def _tell_changes(self, change: str) -> None:
-        changed = self._catalogue.take_changed()
-        if changed:
-            for start in range(0, len(changed), PIECE):
-                self._send(link.CatalogEntries(entries=changed[start : start + PIECE], change=change))
+        changed, gone = self._catalogue.take_changed()
+        for start in range(0, len(changed), PIECE):
+            self._send(link.CatalogEntries(entries=changed[start : start + PIECE], change=change))
+        for start in range(0, len(gone), PIECE):
+            self._send(link.CatalogEntries(entries=[], removed=gone[start : start + PIECE], change=change))
 
     def _reply(self, job: Job, reply: r.Reply) -> None:
         self._tell_changes(CHANGES.get(job.assign.action, "changed"))
@@ -340,7 +341,12 @@ class Session:
             self._outbox.popleft()
 
 
-CHANGES = {"scan_models": "scanned", "register_model": "registered", "update_metadata": "updated"}
+CHANGES = {
+    "scan_models": "scanned",
+    "register_model": "registered",
+    "update_metadata": "updated",
+    "unregister_model": "removed",
+}
 """What a command's changes are called in `catalog` events."""
 
 

@@ -75,6 +75,11 @@ class Sidecars:
             return f"the sidecar of {entry.id} was not written: {error.strerror}; the catalogue has the change"
         return f"{entry.id} lies where nothing can be written ({reason}): its sidecar is {path}"
 
+    def drop_spare(self, model_id: str) -> None:
+        """Remove the sidecar that lies here and not beside the model; nothing is said where none does."""
+        with suppress(OSError):
+            (self._spare / f"{model_id}{SUFFIX}").unlink(missing_ok=True)
+
     def read(self, entry: Entry) -> Written | None:
         """What a sidecar says of a model that the catalogue has no record of; None where there is none to be read."""
         for path in (beside(entry), self._spare / f"{entry.id}{SUFFIX}"):

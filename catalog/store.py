@@ -3,8 +3,8 @@
 This is the one authority for what is on disk; `entries` is its copy in memory and never differs from it after
 `commit`. Model changes are on disk when `commit` returns (WAL, synchronous FULL); usage totals at the next commit.
 
-A database that cannot be read, or is of another version, is set aside and begun anew: models are found again beneath
-the roots. A disk that takes nothing costs durability, not the service: memory serves, and every commit tries again.
+A disk that takes nothing costs durability, not the service: memory serves, and every commit tries again. What a file of
+another version or with damage means is `catalog.database`'s.
 """
 
 from __future__ import annotations
@@ -17,24 +17,13 @@ from pathlib import Path
 
 import msgspec
 
+from catalog.database import opened
 from catalog.entry import Entry
 from catalog.usage import Totals
-from settings.damage import set_aside
 from settings.logs import Logger
 
-FILE_NAME = "catalog.sqlite3"
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE models (id TEXT PRIMARY KEY, path TEXT NOT NULL, revision INTEGER NOT NULL, entry TEXT NOT NULL) STRICT;
-CREATE INDEX models_path ON models (path);
-CREATE TABLE usage (
-    model_id TEXT NOT NULL, device_id TEXT NOT NULL, uses INTEGER NOT NULL,
-    loads INTEGER NOT NULL, load_ms REAL NOT NULL, runs INTEGER NOT NULL, run_ms REAL NOT NULL,
-    images INTEGER NOT NULL, peak_bytes INTEGER NOT NULL, first_used TEXT NOT NULL, last_used TEXT NOT NULL,
-    PRIMARY KEY (model_id, device_id)
-) STRICT, WITHOUT ROWID;
-"""
 PUT_MODEL = "INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?)"
+PUT_FORGOTTEN = "INSERT OR REPLACE INTO forgotten VALUES (?, ?, ?)"
 ADD_USAGE = """
 INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (model_id, device_id) DO UPDATE SET
@@ -44,18 +33,6 @@ ON CONFLICT (model_id, device_id) DO UPDATE SET
     first_used = min(first_used, excluded.first_used), last_used = max(last_used, excluded.last_used)
 """
 COLUMNS = Totals.__struct_fields__
-UNUSABLE = frozenset(
-    {
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_FULL,
-    }
-)
-"""Errors of the place, not of the file: another file would fare no better."""
-
 RETRY_SECONDS = 5.0
 
 log = Logger()
@@ -70,8 +47,11 @@ class Store:
         self._unsaved_usage: list[list[object]] = []
         self._retry_at = 0.0
         self._reason = ""
-        self._db, read = _open(folder)
+        self._db, read = opened(folder)
         self._entries = {entry.id: entry for entry in read}
+        forgotten = self._db.execute("SELECT path, model_id, revision FROM forgotten").fetchall()
+        self._left_out = {path for path, _, _ in forgotten}
+        self._last_revisions = {model_id: revision for _, model_id, revision in forgotten}
         self._by_path: dict[str, list[str]] = {}
         self._touched |= dict.fromkeys(self._entries)
         for entry in self._entries.values():
@@ -87,10 +67,11 @@ class Store:
         """Every model by id."""
         return self._entries
 
-    def take_touched(self) -> list[Entry]:
-        """The models that were put since the last call, all of them at first."""
+    def take_touched(self) -> tuple[list[Entry], list[str]]:
+        """The models that were put since the last call, all of them at first, and the ids of those that are gone."""
         touched, self._touched = self._touched, {}
-        return [self._entries[model_id] for model_id in touched]
+        there = [self._entries[model_id] for model_id in touched if model_id in self._entries]
+        return there, [model_id for model_id in touched if model_id not in self._entries]
 
     def ids_of(self, path: str) -> list[str]:
         """The ids of the model at a path, oldest first."""
@@ -99,8 +80,8 @@ class Store:
     def put(self, entry: Entry, *, is_change: bool = True) -> Entry:
         """Add or replace a model, under the next revision when it `is_change`; durable after `commit`."""
         known = self._entries.get(entry.id)
-        revision = (known.revision if known else 0) + is_change
-        entry = msgspec.structs.replace(entry, revision=revision)
+        revision = known.revision if known else self._last_revisions.get(entry.id, 0)
+        entry = msgspec.structs.replace(entry, revision=revision + is_change)
         self._unsaved[entry.id] = entry
         self._entries[entry.id] = entry
         self._touched[entry.id] = None
@@ -108,20 +89,49 @@ class Store:
             self._by_path.setdefault(entry.file.path, []).append(entry.id)
         return entry
 
+    def is_left_out(self, path: str) -> bool:
+        """Whether a client took the model at a path out of the catalogue, and none is known there."""
+        return path in self._left_out and not self._by_path.get(path)
+
     def write(self, entry: Entry) -> Entry:
         """Replace a model under its next revision, on disk when this returns. Raises OSError, with nothing changed."""
         known = self._entries[entry.id]
         entry = msgspec.structs.replace(entry, revision=known.revision + 1)
-        try:
-            with self._db:
-                self._db.execute("BEGIN IMMEDIATE")
-                self._db.execute(PUT_MODEL, _row(entry))
-        except sqlite3.Error as error:
-            raise OSError(str(error)) from None
+        self._at_once((PUT_MODEL, _row(entry)))
         self._unsaved.pop(entry.id, None)
         self._entries[entry.id] = entry
         self._touched[entry.id] = None
         return entry
+
+    def forget(self, model_id: str) -> None:
+        """Drop a model and its usage, and leave its path out, on disk when this returns. Raises OSError, all unchanged.
+
+        An id that comes back goes on from its last revision: nobody takes the new model for the old one.
+        """
+        entry = self._entries[model_id]
+        path = entry.file.path
+        self._at_once(
+            ("DELETE FROM models WHERE id = ?", (model_id,)),
+            ("DELETE FROM usage WHERE model_id = ?", (model_id,)),
+            (PUT_FORGOTTEN, (path, model_id, entry.revision)),
+        )
+        del self._entries[model_id]
+        self._unsaved.pop(model_id, None)
+        self._unsaved_usage = [row for row in self._unsaved_usage if row[0] != model_id]
+        self._by_path[path].remove(model_id)
+        self._left_out.add(path)
+        self._last_revisions[model_id] = entry.revision
+        self._touched[model_id] = None
+
+    def _at_once(self, *statements: tuple[str, tuple[object, ...]]) -> None:
+        """One transaction, on disk when this returns. Raises OSError, with nothing changed."""
+        try:
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                for statement, values in statements:
+                    self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise OSError(str(error)) from None
 
     def add_usage(self, totals: Totals) -> None:
         """Add to the totals of one model on one device."""
@@ -183,70 +193,3 @@ class Store:
 
 def _row(entry: Entry) -> tuple[str, str, int, str]:
     return entry.id, entry.file.path, entry.revision, msgspec.json.encode(entry).decode()
-
-
-def _open(folder: Path) -> tuple[sqlite3.Connection, list[Entry]]:
-    """The database in a folder with all that is in it; in memory where the folder can hold none."""
-    path = folder / FILE_NAME
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        log.error("the catalogue's folder cannot be made: nothing outlives this process", reason=str(error))
-        return _prepared(":memory:")
-    for _ in range(2):
-        try:
-            return _prepared(str(path))
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in UNUSABLE:
-                log.error("the catalogue cannot be opened: nothing outlives this process", reason=str(error))
-                break
-            if not _set_aside(path, str(error)):
-                break
-    return _prepared(":memory:")
-
-
-def _prepared(name: str) -> tuple[sqlite3.Connection, list[Entry]]:
-    """A database of this version. Raises sqlite3.DatabaseError for one that is damaged or of another version."""
-    db = sqlite3.connect(name, isolation_level=None)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        elif version != SCHEMA_VERSION:
-            raise sqlite3.DatabaseError(f"it is of version {version}; this program reads {SCHEMA_VERSION}")
-        return db, _entries(db)
-    except BaseException:
-        db.close()
-        raise
-
-
-def _entries(db: sqlite3.Connection) -> list[Entry]:
-    """Every model; one whose record cannot be read is found again by the next scan."""
-    found = []
-    for model_id, text in db.execute("SELECT id, entry FROM models ORDER BY rowid"):
-        try:
-            found.append(msgspec.json.decode(text, type=Entry))
-        except (msgspec.DecodeError, ValueError, TypeError) as error:
-            log.error("a model's record cannot be read: it is scanned anew", model_id=str(model_id), reason=str(error))
-    return found
-
-
-def _set_aside(path: Path, reason: str) -> bool:
-    """Keep a database that cannot be read, with what belongs to it; whether that could be done."""
-    text = "the catalogue cannot be read: it is begun anew from the model roots; what clients wrote is in the file kept"
-    try:
-        kept = set_aside(path)
-        for ending in ("-wal", "-shm"):
-            beside = path.with_name(path.name + ending)
-            if beside.exists():
-                beside.rename(kept.with_name(kept.name + ending))
-    except OSError as error:
-        log.error("the catalogue cannot be set aside", reason=str(error))
-        return False
-    log.error(text, reason=reason, kept_as=str(kept))
-    return True

@@ -388,6 +388,8 @@ app.add_typer(keys.app, name="keys")
 
 for command in (
     cataloguing.search,
+    cataloguing.register,
+    cataloguing.unregister,
     cataloguing.edit,
     decisions.plan,
     decisions.explain,

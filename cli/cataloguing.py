@@ -1,4 +1,4 @@
-"""`vrambroker search` and `edit`: models by their words, and what people say of them.
+"""`vrambroker search`, `register`, `unregister`, `edit`: models by their words, and what people say of them.
 
 What executes and shows them is imported when the command runs.
 """
@@ -64,6 +64,39 @@ def _bytes(text: str) -> int:
         return size(text)
     except ConfigError as error:
         raise ValueError(str(error)) from None
+
+
+def register(
+    context: typer.Context,
+    path: Annotated[str, typer.Argument(help="A file or folder beneath a model root, as the broker sees it.")],
+    model_id: Annotated[str, typer.Option("--id", help="Made from its name if none.")] = "",
+    model_type: Annotated[str, typer.Option("--type", help="Where the file itself tells none.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Add one model to the catalogue."""
+    from cli.screens.catalogue import registered_view
+    from cli.session import session
+    from client.answers import as_kind
+    from protocol.commands import RegisterModel
+    from protocol.replies import RegisterModelReply
+
+    command = RegisterModel(model_path=path, model_id=model_id, model_type=model_type)
+    with session(context.obj, as_json) as this:
+        answer = as_kind(this.call(command), RegisterModelReply)
+        this.answer(answer, registered_view(answer.reply))
+
+
+def unregister(context: typer.Context, model_id: ModelId, as_json: Json = False) -> None:
+    """Take a model out of the catalogue; its files stay, and scans pass them over."""
+    from cli.screens.catalogue import unregistered_view
+    from cli.session import session
+    from client.answers import as_kind
+    from protocol.commands import UnregisterModel
+    from protocol.replies import UnregisterModelReply
+
+    with session(context.obj, as_json) as this:
+        answer = as_kind(this.call(UnregisterModel(model_id=model_id)), UnregisterModelReply)
+        this.answer(answer, unregistered_view(answer.reply))
 
 
 def edit(

@@ -120,6 +120,10 @@ class Calls(ABC):
         """Add one file or folder, as the broker's machine names it."""
         return self.ask(c.RegisterModel(model_path=model_path, **fields), r.RegisterModelReply).reply
 
+    def unregister(self, model_id: str, **fields: Unpack[f.Common]) -> r.UnregisterModelReply:
+        """Take a model out of the catalogue, until it is registered again; its files stay."""
+        return self.ask(c.UnregisterModel(model_id=model_id, **fields), r.UnregisterModelReply).reply
+
     def status(self, model_id: str = "", **fields: Unpack[f.StatusFields]) -> r.GetVramModelStatusReply:
         """What is held where: one model, or all."""
         return self.ask(c.GetVramModelStatus(model_id=model_id, **fields), r.GetVramModelStatusReply).reply

@@ -47,6 +47,7 @@ _TABLE = (
     ),
     Action("scan_models", c.ScanModels, r.ScanModelsReply, Lane.CATALOG, 600.0),
     Action("register_model", c.RegisterModel, r.RegisterModelReply, Lane.CATALOG),
+    Action("unregister_model", c.UnregisterModel, r.UnregisterModelReply, Lane.CATALOG),
     Action(
         "get_vram_model_status",
         c.GetVramModelStatus,

@@ -240,6 +240,7 @@ _RULES: dict[type[c.Command], Callable[[Any, Limits], None]] = {
     c.GetModelInfo: _model,
     c.UpdateMetadata: _metadata,
     c.RegisterModel: _register,
+    c.UnregisterModel: _model,
     c.LoadModel: _load,
     c.Plan: _load,
     c.UnloadModel: _model,

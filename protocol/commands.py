@@ -173,6 +173,10 @@ class RegisterModel(ModelCommand, frozen=True, kw_only=True, tag="register_model
     metadata: dict[str, Any] = {}
 
 
+class UnregisterModel(ModelCommand, frozen=True, kw_only=True, tag="unregister_model"):
+    """Take one model out of the catalogue; its files stay."""
+
+
 class GetVramModelStatus(ModelCommand, frozen=True, kw_only=True, tag="get_vram_model_status"):
     """What is held where; one model or all."""
 
@@ -346,6 +350,7 @@ AnyCommand = (
     | UpdateMetadata
     | ScanModels
     | RegisterModel
+    | UnregisterModel
     | GetVramModelStatus
     | LoadModel
     | Plan

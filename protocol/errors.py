@@ -111,6 +111,17 @@ class Fault(Exception):
         return self.info.code
 
 
+def in_use(model_id: str, device_ids: list[str]) -> Fault:
+    """A model that cannot be unregistered while these devices hold it, or are about to."""
+    text = f"{model_id} is in use on {', '.join(device_ids[:8])}: unload it first"
+    parameters = {"model_id": model_id, "device_id": "auto", "clear_cache": True}
+    recovery = [
+        Recovery(action="unload_model", description="let it leave every device, RAM too", parameters=parameters)
+    ]
+    details = {"field": "model_id", "device_ids": device_ids[:64]}
+    return Fault(ErrorCode.MODEL_IN_USE, text, details=details, recovery=recovery)
+
+
 def missing(field: str, why: str = "") -> Fault:
     """The field that a command cannot do without."""
     return Fault(ErrorCode.MISSING_PARAMETER, f"{field} is required{why}", details={"field": field})

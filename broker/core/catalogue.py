@@ -23,11 +23,13 @@ class Catalogue:
         self.generation = 0
         self._alike: dict[str, dict[str, None]] = {}
         self._told: set[str] = set()
+        self.leaving: dict[str, str] = {}
+        """The models that are being unregistered → the request id of the command that does it."""
         self.unanswered: set[str] = set()
         """The request ids of its commands that are not final."""
 
-    def take(self, header: CatalogEntries, bulletin: Bulletin) -> None:
-        """Take in what the catalogue says of its models; each change is published."""
+    def take(self, header: CatalogEntries, bulletin: Bulletin) -> list[str]:
+        """Take in what the catalogue says of its models; each change is published. The ids that are gone."""
         removed = header.removed
         for entry in header.entries:
             self._put(entry, header.change, bulletin)
@@ -38,6 +40,7 @@ class Catalogue:
                 self._told = set()
         for model_id in removed:
             self._drop(model_id, bulletin)
+        return removed
 
     def _put(self, entry: ModelRef, change: str, bulletin: Bulletin) -> None:
         before = self.models.get(entry.model_id)

@@ -84,6 +84,13 @@ class Estimates:
         self._records.move_to_end((model.model_id, make))
         self.changed = True
 
+    def forget(self, model_id: str) -> None:
+        """Drop what was measured of a model that is no more."""
+        for key in [key for key in self._records if key[0] == model_id]:
+            del self._records[key]
+            self._figures.pop(key, None)
+            self.changed = True
+
     def _new(self, model: ModelRef, make: str, key: tuple[str, str]) -> Figures:
         record = self._records.get(key)
         if record is None or record.size_bytes != model.size_bytes:

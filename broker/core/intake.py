@@ -18,6 +18,7 @@ from broker.core.jobs import Job, Waiter, answers
 from broker.core.placement import follow, place
 from broker.core.queues import BY_PRIORITY
 from broker.core.quotas import Sender
+from broker.core.refusals import leaving as leaving_now
 from broker.core.refusals import unknown_model
 from broker.core.together import act_on_all
 from broker.core.unbuilt import refusal
@@ -26,7 +27,7 @@ from protocol.actions import BY_COMMAND
 from protocol.checks import check_attachments
 from protocol.codec import NO_LIMITS, Decoded, Refused, decode_command
 from protocol.enums import JobState, Lane, ModelStatus
-from protocol.errors import ErrorCode, Fault, Recovery
+from protocol.errors import ErrorCode, Fault, Recovery, in_use
 from protocol.replies import RegisterModelReply
 
 _ANSWERED_AT_ONCE = "wait_for_completion: false changes nothing for this action: it is answered at once"
@@ -215,7 +216,10 @@ class Intake:
                 self._desk.answer(job)
             case Lane.ADMIN if named is not None:
                 self._desk.administer(job, named)
+            case Lane.CATALOG if isinstance(job.command, c.UnregisterModel) and self._context.survivors:
+                self._undecidable(job)
             case Lane.CATALOG:
+                self._check_unused(job)
                 self._dispatch.to_catalog(job)
             case _ if isinstance(job.command, c.GetVramModelStatus) and self._unknown_yet(job.command.model_id):
                 self._undecidable(job)
@@ -288,6 +292,7 @@ class Intake:
     def _to_device(self, job: Job, named: Device | None) -> None:
         command = job.command
         assert isinstance(command, c.ModelCommand)
+        self._check_leaving(command.model_id)
         self._check_model(job, command.model_id)
         context = self._context
         if context.coalescing.join(job):
@@ -300,6 +305,26 @@ class Intake:
         else:
             holders = context.fleet.holders(job.model_id)
             act_on_all(job, holders, context, self._dispatch, self._answers)
+
+    def _check_unused(self, job: Job) -> None:
+        """A model that a device holds, or that work in flight brings there, is not unregistered."""
+        if not isinstance(job.command, c.UnregisterModel):
+            return
+        model_id = job.command.model_id
+        near = self._context.fleet.near(model_id)
+        if near:
+            raise in_use(model_id, [device.device_id for device in near])
+        self._context.catalogue.leaving[model_id] = job.request_id
+
+    def _check_leaving(self, model_id: str) -> None:
+        leaving = self._context.catalogue.leaving
+        request_id = leaving.get(model_id)
+        if request_id is None:
+            return
+        job = self._context.jobs.live(request_id)
+        if job is not None:
+            raise leaving_now(model_id, job.wire_id)
+        del leaving[model_id]
 
     def _check_model(self, job: Job, model_id: str) -> None:
         model = job.model

@@ -30,6 +30,12 @@ def unknown_model(model_id: str, near: list[str]) -> Fault:
     return Fault(ErrorCode.MODEL_NOT_FOUND, text, details={"nearest": near}, recovery=recovery)
 
 
+def leaving(model_id: str, request_id: str) -> Fault:
+    """A model that is being unregistered right now: it is as good as gone, and back should that fail."""
+    text = f"model_id is '{model_id}': it is being unregistered (request {request_id})"
+    return Fault(ErrorCode.MODEL_NOT_FOUND, text, retryable=True, details={"field": "model_id"})
+
+
 def none_can(model: ModelRef, score: Score, *, named: bool) -> Fault:
     """INSUFFICIENT_MEMORY on the best of the devices, named or not, with its numbers."""
     device, memory = score.device, score.memory

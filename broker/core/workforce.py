@@ -256,7 +256,8 @@ class Workforce:
 
     def _entries(self, header: CatalogEntries) -> None:
         catalogue = self._context.catalogue
-        catalogue.take(header, self._context.bulletin)
+        for model_id in catalogue.take(header, self._context.bulletin):
+            self._context.estimates.forget(model_id)
         if header.complete and not header.more and not catalogue.ready:
             catalogue.ready = True
             self._intake.decide_waiting()

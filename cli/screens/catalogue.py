@@ -10,7 +10,15 @@ from cli.screens.residency import brief, facts, headline
 from cli.units import ago, duration, size
 from protocol.enums import ModelStatus
 from protocol.records import ModelInfo
-from protocol.replies import GetModelInfoReply, ListModelsReply, ScanModelsReply, SearchModelsReply, UpdateMetadataReply
+from protocol.replies import (
+    GetModelInfoReply,
+    ListModelsReply,
+    RegisterModelReply,
+    ScanModelsReply,
+    SearchModelsReply,
+    UnregisterModelReply,
+    UpdateMetadataReply,
+)
 
 STATUSES = {
     ModelStatus.Loaded: "green",
@@ -130,6 +138,19 @@ def update_view(reply: UpdateMetadataReply) -> RenderableType:
         about = reply.updated_model.metadata
         rows += [("name", reply.updated_model.name), ("tags", ", ".join(about.tags)), ("author", about.author)]
     return Group(headline("changed", f"{changed} of {reply.model_id}"), facts(*(row for row in rows if row[1] != "")))
+
+
+def registered_view(reply: RegisterModelReply) -> RenderableType:
+    """The model as it is known from now on."""
+    model = reply.model
+    about = facts(("type", model.type.value), ("size", size(model.file_size)), ("path", model.file_path))
+    return Group(headline("registered", reply.model_id), about)
+
+
+def unregistered_view(reply: UnregisterModelReply) -> RenderableType:
+    """What was taken out, and whether a scan would find it again."""
+    path = "left alone, and passed over by scans" if reply.left_out else "still known under another id"
+    return Group(headline("unregistered", reply.model_id), facts((reply.file_path, path)))
 
 
 def scan_view(reply: ScanModelsReply) -> RenderableType:

@@ -32,6 +32,7 @@ from protocol.replies.catalog import (
     RejectedFile,
     ScanModelsReply,
     SearchModelsReply,
+    UnregisterModelReply,
     UpdateMetadataReply,
 )
 from protocol.replies.residency import (
@@ -112,6 +113,7 @@ __all__ = [
     "UnloadComponentReply",
     "UnloadModelReply",
     "UnpinModelReply",
+    "UnregisterModelReply",
     "UpdateMetadataReply",
     "ValidateModelReply",
     "ValidationIssue",

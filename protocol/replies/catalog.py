@@ -83,6 +83,14 @@ class ScanModelsReply(Reply, frozen=True, kw_only=True):
     rejected: list[RejectedFile]
 
 
+class UnregisterModelReply(Reply, frozen=True, kw_only=True):
+    """A model that is known no more. `left_out`: scans pass its path over; false where another id has the path too."""
+
+    model_id: str
+    file_path: str
+    left_out: bool
+
+
 class RegisterModelReply(Reply, frozen=True, kw_only=True):
     """The model as registered."""
 

@@ -285,6 +285,8 @@ def success_of(header: Assign) -> r.Reply:
             )
         case "scan_models":
             return r.ScanModelsReply(**common, added=[], updated=[], missing=[], rejected=[])
+        case "unregister_model":
+            return r.UnregisterModelReply(**common, model_id="gone", file_path="/models/gone", left_out=True)
         case "register_model":
             return registered(header, "new")
         case other:

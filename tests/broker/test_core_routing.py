@@ -21,12 +21,14 @@ from room import (
     unloaded,
 )
 
+from broker.core.estimates import Estimates
+from broker.core.figures import Shape
 from broker.core.unbuilt import refusal
 from protocol.actions import ACTIONS
 from protocol.codec import encode_reply
-from protocol.enums import ModelStatus, Tier
+from protocol.enums import LoadSource, ModelStatus, Tier
 from protocol.errors import ErrorCode
-from protocol.link import Assign, Devices
+from protocol.link import Assign, Devices, RunFacts
 
 FIELDS: dict[str, dict[str, Any]] = {
     "generate": {"model_id": "m", "prompt": "a cat"},
@@ -289,6 +291,43 @@ def test_several_holders_of_a_component_command_are_named() -> None:
 
 
 # the catalogue
+
+
+def test_a_model_that_a_device_holds_or_will_hold_is_not_unregistered() -> None:
+    room = Room()
+    room.holds("cpu:1", residency("m"))
+    reply = room.ask("unregister_model", model_id="m")
+    assert (code(reply), reply["error"]["details"]["device_ids"]) == ("MODEL_IN_USE", ["cpu:1"])
+    room.holds("cpu:1")
+    (load,) = assigned(room.send("load_model", request_id="l", model_id="m", device_id="cpu:0"))
+    assert code(room.ask("unregister_model", model_id="m")) == "MODEL_IN_USE"
+    room.finish(load, code=ErrorCode.MODEL_LOADING_FAILED)
+    (out,) = assigned(room.send("unregister_model", request_id="u", model_id="m"))
+    assert out.worker == CATALOG
+
+
+def test_no_work_is_taken_for_a_model_while_it_is_unregistered_and_it_is_back_when_that_fails() -> None:
+    room = Room()
+    (out,) = assigned(room.send("unregister_model", request_id="u", model_id="m"))
+    reply = room.ask("load_model", model_id="m")
+    assert (code(reply), reply["error"]["retryable"]) == ("MODEL_NOT_FOUND", True)
+    assert "request u" in reply["message"]
+    room.finish(out, code=ErrorCode.INTERNAL_ERROR)
+    assert ids(room.send("load_model", request_id="l", model_id="m")) == ["l"]
+
+
+def test_what_was_measured_of_a_model_that_is_unregistered_is_forgotten() -> None:
+    room = Room()
+    estimates = room.core.context.estimates
+    estimates.learn(model("m"), "cpu", Shape("load_model"), RunFacts(load_ms=900.0, source=LoadSource.DISK), 0.0)
+    estimates.learn(model("o"), "cpu", Shape("load_model"), RunFacts(load_ms=900.0, source=LoadSource.DISK), 0.0)
+    assert Estimates(estimates.encode()).of(model("m"), "cpu").load_samples(Tier.DISK) == 1
+    (out,) = assigned(room.send("unregister_model", request_id="u", model_id="m"))
+    room.entries(removed=["m"])
+    room.finish(out)
+    kept = Estimates(estimates.encode())
+    assert [kept.of(model(name), "cpu").load_samples(Tier.DISK) for name in ("m", "o")] == [0, 1]
+    assert code(room.ask("load_model", model_id="m")) == "MODEL_NOT_FOUND"
 
 
 def test_a_load_of_an_unknown_id_with_a_path_registers_first() -> None:

@@ -58,6 +58,11 @@ class Shelf:
         assert isinstance(reply, r.RegisterModelReply)
         return reply
 
+    def unregister(self, model_id: str) -> r.UnregisterModelReply:
+        reply = self.catalogue.answer(c.UnregisterModel(model_id=model_id), "r")
+        assert isinstance(reply, r.UnregisterModelReply)
+        return reply
+
     def use(self, model_id: str, device_id: str = "cpu:0", **facts: object) -> None:
         fact = UsageFact(
             model_id=model_id,

@@ -213,10 +213,10 @@ def test_registered_file_is_known_under_its_id_and_told_to_the_broker(shelf: She
     shelf.catalogue.take_changed()
     path = tensor_file(shelf.root / "new.safetensors", SD15_NAMES)
     assert shelf.register(path, model_id="mine").model.id == "mine"
-    assert [ref.model_id for ref in shelf.catalogue.take_changed()] == ["mine"]
+    assert [ref.model_id for ref in shelf.catalogue.take_changed()[0]] == ["mine"]
     again = shelf.register(path, model_id="mine")
     assert again.model.revision == 1
-    assert shelf.catalogue.take_changed() == []
+    assert shelf.catalogue.take_changed() == ([], [])
     assert shelf.register(path).model.id == "mine"
     assert shelf.register(path, model_id="other").model.id == "other"
     assert shelf.reopen().info("other").model.file_path == str(path)

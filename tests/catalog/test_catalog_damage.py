@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from catalog.database import FILE_NAME
 from catalog.scan import Scan
-from catalog.store import FILE_NAME, Store
+from catalog.store import Store
 from modelfiles.paths import Roots
 from protocol.enums import HashDepth, ModelStatus
 from protocol.errors import ErrorCode
@@ -210,9 +211,15 @@ def test_a_record_that_cannot_be_read_costs_itself_alone(root: Path, data: Path)
         db.execute("UPDATE models SET entry = '{\"id\": 7}' WHERE id = 'good'")
     db.close()
     store = Store(data)
-    assert list(store.entries) == ["other"]
+    assert [(entry.id, entry.status) for entry in store.entries.values()] == [
+        ("good", ModelStatus.Error),
+        ("other", ModelStatus.Available),
+    ]
     store.close()
     assert scanned(root, data)[0] == ["good", "other"]
+    store = Store(data)
+    assert {entry.status for entry in store.entries.values()} == {ModelStatus.Available}
+    store.close()
 
 
 def test_a_folder_that_can_hold_nothing_costs_durability_alone(root: Path, tmp_path: Path) -> None:

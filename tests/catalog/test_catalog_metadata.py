@@ -16,7 +16,7 @@ from model_bytes import SD15_NAMES, pipeline_folder, tensor_file
 from shelf import Shelf
 
 from catalog import sidecar, written
-from catalog.store import FILE_NAME
+from catalog.database import FILE_NAME
 from catalog.written import NotWritten
 from protocol import commands as c
 from protocol import replies as r
@@ -192,9 +192,9 @@ def test_what_changes_nothing_is_no_revision(shelf: Shelf) -> None:
 def test_a_change_is_due_to_be_told_and_a_refusal_is_not(shelf: Shelf) -> None:
     shelf.catalogue.take_changed()
     update(shelf, {"name": "A"})
-    assert [ref.model_id for ref in shelf.catalogue.take_changed()] == ["one"]
+    assert [ref.model_id for ref in shelf.catalogue.take_changed()[0]] == ["one"]
     refused(shelf, {"name": 1})
-    assert shelf.catalogue.take_changed() == []
+    assert shelf.catalogue.take_changed() == ([], [])
 
 
 def test_lists_find_and_order_by_what_was_written(shelf: Shelf) -> None:

@@ -244,6 +244,15 @@ def test_edit_sends_what_was_said_and_null_for_a_dash(broker: Router, vrambroker
     assert vrambroker("-e", broker.endpoint, "edit", "tiny-sd15", "--rating", "many").returncode == 2
 
 
+def test_register_and_unregister_say_what_became_of_the_file(broker: Router, vrambroker: Run) -> None:
+    done = vrambroker("-e", broker.endpoint, "register", "/models/a.safetensors", "--id", "a", "--type", "SDXL")
+    assert (done.returncode, "registered" in done.stdout) == (0, True), done.stderr
+    sent = next(received.command for received in broker.seen if action_of(received.command) == "register_model")
+    assert (sent.model_path, sent.model_id, sent.model_type) == ("/models/a.safetensors", "a", "SDXL")
+    done = vrambroker("-e", broker.endpoint, "unregister", "tiny-sd15", columns=120)
+    assert (done.returncode, "passed over by scans" in done.stdout) == (0, True), done.stderr
+
+
 def test_search_sends_its_filters_and_shows_where_it_matched(broker: Router, vrambroker: Run) -> None:
     words = ["--in", "name", "--type", "sd15", "--tag", "a", "--min-rating", "3", "--max-memory", "8GiB", "--on", "gpu"]
     done = vrambroker("-e", broker.endpoint, "search", "sd", *words, columns=160)

@@ -38,6 +38,7 @@ from protocol.replies import (
     PingReply,
     PinModelReply,
     ProgressReply,
+    RegisterModelReply,
     Reply,
     RunningCommand,
     ScanModelsReply,
@@ -45,6 +46,7 @@ from protocol.replies import (
     StatusEntry,
     Timing,
     UnloadModelReply,
+    UnregisterModelReply,
     UpdateMetadataReply,
 )
 from protocol.telemetry import MemoryPressure
@@ -231,6 +233,10 @@ def of_action(action: str) -> Reply:
             updated_model=model(),
             updated_at=NOW,
             revision=3,
+        ),
+        "register_model": RegisterModelReply(**common, model_id="tiny-sd15", model=model()),
+        "unregister_model": UnregisterModelReply(
+            **common, model_id="tiny-sd15", file_path="/models/tiny-sd15", left_out=True
         ),
         "scan_models": ScanModelsReply(**common, added=["a"], updated=[], missing=["[b]"], rejected=[]),
         "load_model": LoadModelReply(

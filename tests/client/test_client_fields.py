@@ -21,6 +21,7 @@ METHODS: dict[str, tuple[type | None, type[Struct]]] = {
     "update_metadata": (f.UpdateMetadataFields, c.UpdateMetadata),
     "scan": (f.ScanModelsFields, c.ScanModels),
     "register": (f.RegisterModelFields, c.RegisterModel),
+    "unregister": (f.Common, c.UnregisterModel),
     "status": (f.StatusFields, c.GetVramModelStatus),
     "load": (f.LoadFields, c.LoadModel),
     "plan": (f.LoadFields, c.Plan),

@@ -245,6 +245,7 @@ LANES = {
         "update_metadata",
         "scan_models",
         "register_model",
+        "unregister_model",
     },
     Lane.CONTROL: {"get_vram_model_status", "pin_model", "unpin_model", "list_components", "cancel"},
     Lane.DEVICE: {
@@ -320,6 +321,7 @@ BEYOND_THE_HOST = {
     "optimize_model": "optimization_target target level parameters memory_pressure_context coordination_mode",
     "benchmark_model": "benchmark_type",
     "unload_model": "force_unload",
+    "unregister_model": "model_id",
     "list_models": "sort_direction",
     "search_models": "sort_direction",
     "get_vram_model_status": "coordination_mode",
@@ -334,6 +336,7 @@ REPLIES = {
     "list_components": "components",
     "scan_models": "added updated missing rejected",
     "register_model": "model",
+    "unregister_model": "model_id file_path left_out",
     "cancel": "outcome",
     "get_result": "job_state result position device_id progress",
     "explain": "candidates chosen evictions waits passes",
