@@ -22,6 +22,7 @@ from catalog.sidecar import Sidecars
 from catalog.store import Store
 from catalog.traits import compatibility
 from catalog.usage import totals_of, usage_stats
+from catalog.work import Steps, Work
 from modelfiles.paths import Roots
 from protocol import commands as c
 from protocol import replies as r
@@ -65,7 +66,7 @@ class Catalogue:
         self._store.commit()
 
     def answer(self, command: c.Command, request_id: str) -> r.Reply:
-        """The reply to any command but a scan. Raises Fault."""
+        """The reply to a command for which `begin` has no work. Raises Fault."""
         match command:
             case c.ListModels():
                 return self._list_models(command, request_id)
@@ -81,6 +82,19 @@ class Catalogue:
                 return self._curator.update(command, request_id)
             case _:
                 raise Fault(ErrorCode.NOT_SUPPORTED, f"{type(command).__name__} is no command of the catalogue")
+
+    @staticmethod
+    def is_long(command: c.Command) -> bool:
+        """Whether `begin` has work for a command: one at a time is done."""
+        return isinstance(command, c.ScanModels) or (isinstance(command, c.UpdateMetadata) and command.write_header)
+
+    def begin(self, command: c.Command) -> Work | None:
+        """The work of a command that takes longer than an answer; None for any other. Raises Fault."""
+        if isinstance(command, c.ScanModels):
+            return Scanning(self, self.scan_models(command))
+        if isinstance(command, c.UpdateMetadata) and command.write_header:
+            return self._curator.update_with_header(command)
+        return None
 
     def start_scan(self) -> Scan:
         """The scan of every root with which the catalogue begins; it hashes nothing."""
@@ -213,3 +227,19 @@ class Catalogue:
                 if device is None or report is device
             ],
         )
+
+
+class Scanning:
+    """A scan as work; `scan` is read for what it found."""
+
+    def __init__(self, catalogue: Catalogue, scan: Scan) -> None:
+        self._catalogue, self.scan = catalogue, scan
+
+    def steps(self) -> Steps:
+        return self.scan.steps()
+
+    def finish(self) -> None:
+        self._catalogue.finish_scan(self.scan)
+
+    def reply(self, request_id: str) -> r.ScanModelsReply:
+        return self._catalogue.scan_reply(self.scan, request_id)

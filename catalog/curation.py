@@ -5,6 +5,7 @@ Decides what each changes and that it is on disk before its reply. What a field 
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,26 +13,27 @@ import msgspec
 
 from catalog import scan
 from catalog.entry import Entry
+from catalog.header import with_words
 from catalog.ids import MODEL_ID, id_from
 from catalog.library import Library
 from catalog.notes import notes_of
+from catalog.rewriting import Rewriting
 from catalog.sidecar import Sidecars
-from catalog.written import Written, patch
-from modelfiles.model import ModelFile, inspect
+from catalog.work import Steps
+from catalog.written import Patched, Written, patch
+from modelfiles.model import Kind, ModelFile, inspect
 from modelfiles.paths import Roots
 from protocol import commands as c
 from protocol import replies as r
 from protocol.enums import ModelStatus, ModelType
 from protocol.errors import ErrorCode, Fault, in_use, invalid, missing
 
-NO_HEADERS = "this version writes beside a model, not into it; leave write_header out"
-
 
 class Curator:
     """Changes a library. Belongs to its thread."""
 
     def __init__(self, library: Library, roots: Roots, sidecars: Sidecars) -> None:
-        self._library, self._roots, self._sidecars = library, roots, sidecars
+        self.library, self._roots, self._sidecars = library, roots, sidecars
 
     def register(self, command: c.RegisterModel, request_id: str) -> r.RegisterModelReply:
         if not command.model_path:
@@ -46,14 +48,14 @@ class Curator:
         patched = patch(entry.written, command.metadata, {}, validate=True)
         entry = msgspec.structs.replace(entry, written=patched.written)
         if entry != known:
-            entry = self._library.put(entry)
+            entry = self.library.put(entry)
         warnings = type_warnings(declared, model.type)
-        unsaved = self._library.store.commit()
+        unsaved = self.library.store.commit()
         if patched.updated_fields:
             warnings += filter(None, [self._sidecars.write(entry)])
         if unsaved:
             warnings.append(f"{entry.id} is not on disk yet, and a restart would forget it: {unsaved}")
-        shown = self._library.show(entry)
+        shown = self.library.show(entry)
         return r.RegisterModelReply(
             request_id=request_id,
             action="register_model",
@@ -65,16 +67,16 @@ class Curator:
 
     def unregister(self, command: c.UnregisterModel, request_id: str) -> r.UnregisterModelReply:
         """Forget a model and what was learned of it. Its files stay, the sidecar beside it too."""
-        store = self._library.store
-        entry = self._library.entry(command.model_id)
-        holders = [holding.device_id for holding in self._library.held.of(entry.id)]
+        store = self.library.store
+        entry = self.library.entry(command.model_id)
+        holders = [holding.device_id for holding in self.library.held.of(entry.id)]
         if holders:
             raise in_use(entry.id, holders)
         try:
             store.forget(entry.id)
         except OSError as error:
             raise _not_on_disk(f"{entry.id} stays registered", error) from None
-        self._library.note([entry.id])
+        self.library.note([entry.id])
         warnings = [] if store.is_durable else [f"the catalogue has no file to write: a restart finds {entry.id} again"]
         self._sidecars.drop_spare(entry.id)
         left_out = store.is_left_out(entry.file.path)
@@ -90,49 +92,77 @@ class Curator:
         )
 
     def update(self, command: c.UpdateMetadata, request_id: str) -> r.UpdateMetadataReply:
-        if command.write_header:
-            raise Fault(ErrorCode.NOT_SUPPORTED, f"write_header: {NO_HEADERS}", details={"field": "write_header"})
-        entry = self._library.entry(command.model_id)
+        entry, patched = self._patched(command)
+        warnings: list[str] = []
+        if patched.updated_fields:
+            entry = self.write(entry, patched.written)
+            warnings = self.copy_beside(entry)
+        return self.updated(entry, patched.updated_fields, warnings, request_id)
+
+    def update_with_header(self, command: c.UpdateMetadata) -> HeaderUpdate:
+        """An update that goes into the model's file too. Raises Fault, with nothing changed."""
+        entry, patched = self._patched(command)
+        if entry.file.kind is not Kind.SINGLE:
+            what = "folder" if entry.file.kind is Kind.FOLDER else "profile"
+            text = f"write_header is true: {entry.id} is a {what}, and has no safetensors header of its own"
+            raise Fault(ErrorCode.NOT_SUPPORTED, text, details={"field": "write_header"})
+        if entry.status is not ModelStatus.Available:
+            raise Fault(ErrorCode.MODEL_NOT_FOUND, f"write_header: {entry.id} is {entry.status.value}: {entry.reason}")
+        return HeaderUpdate(self, entry, patched)
+
+    def _patched(self, command: c.UpdateMetadata) -> tuple[Entry, Patched]:
+        entry = self.library.entry(command.model_id)
         _same_revision(entry, command.revision)
         given = {"tags": command.tags, "description": command.description}
         top = {name: value for name, value in given.items() if value is not None}
-        patched = patch(entry.written, command.metadata, top, validate=command.validate)
-        warnings: list[str] = []
-        if patched.updated_fields:
-            entry, warnings = self._write(entry, patched.written)
-        shown = self._library.show(entry)
+        return entry, patch(entry.written, command.metadata, top, validate=command.validate)
+
+    def updated(self, entry: Entry, fields: list[str], warnings: list[str], request_id: str) -> r.UpdateMetadataReply:
+        """The reply to an update."""
+        shown = self.library.show(entry)
         return r.UpdateMetadataReply(
             request_id=request_id,
             action="update_metadata",
-            message=f"{', '.join(patched.updated_fields) or 'nothing'} changed",
+            message=f"{', '.join(fields) or 'nothing'} changed",
             warnings=warnings,
             not_measured={f"updated_model.{field}": reason for field, reason in shown.not_measured.items()},
             model_id=entry.id,
-            updated_fields=patched.updated_fields,
+            updated_fields=fields,
             updated_model=shown.info,
             updated_at=entry.updated_at,
             revision=entry.revision,
         )
 
-    def _write(self, entry: Entry, written: Written) -> tuple[Entry, list[str]]:
-        """What clients wrote, on disk, and beside the model. Raises Fault, with nothing changed."""
+    def write(self, entry: Entry, written: Written) -> Entry:
+        """What clients wrote, on disk when this returns. Raises Fault, with nothing changed."""
         changed = msgspec.structs.replace(entry, written=written, updated_at=datetime.now(UTC))
         try:
-            entry = self._library.store.write(changed)
+            entry = self.library.store.write(changed)
         except OSError as error:
             raise _not_on_disk(f"{entry.id} keeps its metadata", error) from None
-        self._library.note([entry.id])
+        self.library.note([entry.id])
+        return entry
+
+    def copy_beside(self, entry: Entry) -> list[str]:
+        """What clients wrote, in a sidecar; warnings of what could not be done."""
         warnings = [self._sidecars.write(entry)]
-        if not self._library.store.is_durable:
+        if not self.library.store.is_durable:
             warnings.append(f"the catalogue has no file to write: its record of {entry.id} ends with this process")
-        return entry, [warning for warning in warnings if warning]
+        return [warning for warning in warnings if warning]
+
+    def look_again(self, path: str) -> None:
+        """Bring every model at a path up to date with a file that was changed here."""
+        model = inspect(path, self._roots)
+        for model_id in self.library.store.ids_of(path):
+            entry = self.library.store.entries[model_id]
+            self.library.put(scan.refreshed(entry, model, notes_of(model, self._roots)))
 
     def _known(self, model_id: str, path: str) -> Entry | None:
         """The entry that a registration means: that of its id, or without one that of its path."""
         if not model_id:
-            ids = self._library.store.ids_of(path)
-            return self._library.store.entries[ids[0]] if ids else None
-        known = self._library.store.entries.get(model_id)
+            ids = self.library.store.ids_of(path)
+            return self.library.store.entries[ids[0]] if ids else None
+        known = self.library.store.entries.get(model_id)
         if known is not None and known.file.path != path:
             raise invalid("model_id", model_id, "an id that no other path has: a known id keeps its path")
         return known
@@ -142,7 +172,7 @@ class Curator:
         if known is None:
             path = Path(model.path)
             root = self._roots.root_of(path)
-            new_id = model_id or id_from(path.relative_to(root), root.name, self._library.store.entries)
+            new_id = model_id or id_from(path.relative_to(root), root.name, self.library.store.entries)
             fresh = scan.new_entry(new_id, model, notes_of(model, self._roots))
             written = self._sidecars.read(fresh) or fresh.written
             return msgspec.structs.replace(fresh, declared_type=declared, written=written)
@@ -150,6 +180,46 @@ class Curator:
         is_same = known.status is ModelStatus.Available and not scan.differs(known.file, model)
         fresh = known if is_same else scan.refreshed(known, model, notes_of(model, self._roots))
         return msgspec.structs.replace(fresh, declared_type=declared)
+
+
+class HeaderUpdate:
+    """An update that goes into the header too: the new file is made, then all is written, then it is put in place."""
+
+    def __init__(self, curator: Curator, entry: Entry, patched: Patched) -> None:
+        self._curator, self._library = curator, curator.library
+        self._entry, self._patched = entry, patched
+        self._warnings: list[str] = []
+
+    def steps(self) -> Steps:
+        before, written = self._entry, self._patched.written
+        path = Path(before.file.path)
+        link = os.readlink(path) if path.is_symlink() else ""  # noqa: PTH115 - as it is written, not resolved
+        # The fingerprint of the file itself comes first; that of a configuration's folder beside it follows.
+        rewriting = Rewriting(before.file.fingerprints[0], lambda old: with_words(old, written))
+        try:
+            yield from rewriting.steps()
+            _same_revision(self._library.entry(before.id), before.revision)
+            after = self._curator.write(before, written)
+            try:
+                rewriting.place()
+            except Fault:
+                self._curator.write(after, before.written)
+                raise
+        finally:
+            rewriting.close()
+        self._curator.look_again(before.file.path)
+        self._entry = self._library.entry(before.id)
+        self._warnings = self._curator.copy_beside(self._entry)
+        if link:
+            self._warnings.append(f"{before.file.path} was a link to {link}; it is a file of its own now")
+        if before.checksum:
+            self._warnings.append(f"{before.id} is another file now: scan_models with hash gives its checksum")
+
+    def finish(self) -> None:
+        self._library.store.commit()
+
+    def reply(self, request_id: str) -> r.UpdateMetadataReply:
+        return self._curator.updated(self._entry, self._patched.updated_fields, self._warnings, request_id)
 
 
 def _not_on_disk(what_stays: str, error: OSError) -> Fault:

@@ -7,7 +7,7 @@ between them; each step leaves the catalogue consistent.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Generator, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from catalog.hashing import checksum
 from catalog.ids import id_from
 from catalog.notes import Notes, notes_of
 from catalog.store import Store
+from catalog.work import Steps
 from catalog.written import Written
 from modelfiles.folders import has_weights, is_pipeline_folder
 from modelfiles.model import Kind, ModelFile, inspect
@@ -33,7 +34,6 @@ from settings.logs import Logger
 log = Logger()
 
 DEPTHS = {HashDepth.NONE: 0, HashDepth.FAST: 1, HashDepth.FULL: 2}
-Steps = Generator[None, None, None]
 
 
 class Outcome(Record, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
-"""The catalogue's end of the worker link: one socket, one thread, one scan at a time.
+"""The catalogue's end of the worker link: one socket, one thread, one long command at a time.
 
-Decides what is said to the broker and when. A scan runs in steps between messages, so that signs of life and other
-commands never wait for it. What an outage leaves unsent waits in order in `_outbox`.
+Decides what is said to the broker and when. A long command runs in steps between messages, so that signs of life and
+other commands never wait for it. What an outage leaves unsent waits in order in `_outbox`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ import secrets
 import signal
 import time
 from collections import deque
-from collections.abc import Generator
 from pathlib import Path
 
 import msgspec
 import zmq
 
-from catalog.catalogue import Catalogue
-from catalog.scan import Scan
+from catalog.catalogue import Catalogue, Scanning
 from catalog.sidecar import Sidecars
 from catalog.store import Store
+from catalog.work import Steps, Work
 from catalog.written import NotWritten
 from modelfiles.paths import Roots
 from protocol import commands as c
@@ -53,10 +52,10 @@ class Job(Record, frozen=True, kw_only=True):
 
 
 class Running(Record, frozen=True, kw_only=True):
-    """The scan in progress; `job` None: the one at the start."""
+    """The work in progress; `job` None: the scan at the start."""
 
-    scan: Scan
-    steps: Generator[None, None, None]
+    work: Work
+    steps: Steps
     job: Job | None
 
 
@@ -89,11 +88,12 @@ class Session:
         signal.signal(signal.SIGTERM, lambda *_: self._stop_within(DRAIN_SECONDS))
         self._socket.connect(self._spec.link)
         self._register()
-        self._begin(self._catalogue.start_scan(), None)
+        first = Scanning(self._catalogue, self._catalogue.start_scan())
+        self._begin(first, None)
         while not self._is_done():
             self._turn()
         if self._running is not None:
-            self._give_up_scan(ErrorCode.DRAINING, "the catalogue stops")
+            self._give_up(ErrorCode.DRAINING, "the catalogue stops")
         self._flush()
         self._catalogue.commit()
         self._socket.close()
@@ -173,7 +173,7 @@ class Session:
             return
         # The broker decoded the same bytes: its warnings are ours.
         job = Job(assign=assign, body=frames, command=decoded.command, warnings=assign.warnings, started=started)
-        if not self._is_ready or (isinstance(job.command, c.ScanModels) and self._running is not None):
+        if not self._is_ready or (self._catalogue.is_long(job.command) and self._running is not None):
             self._waiting.append(job)
         else:
             self._start(job)
@@ -182,7 +182,7 @@ class Session:
         wanted = (message.request_id, message.attempt)
         running = self._running
         if running is not None and running.job is not None and _key(running.job) == wanted:
-            self._give_up_scan(message.code, message.reason)
+            self._give_up(message.code, message.reason)
         for job in [job for job in self._waiting if _key(job) == wanted]:
             self._waiting.remove(job)
             self._fail(job.assign, Fault(message.code, message.reason).info, job.started)
@@ -190,7 +190,7 @@ class Session:
     # work
 
     def _work(self) -> None:
-        """One slice of the scan, or the next command that waited for it."""
+        """One slice of the work in progress, or the next command that waited for it."""
         if self._running is None:
             if self._waiting and self._is_ready:
                 self._start(self._waiting.popleft())
@@ -201,14 +201,15 @@ class Session:
                 self._progress += 1
                 next(self._running.steps)
         except StopIteration:
-            self._scan_done(self._running)
+            self._done(self._running)
         except Exception as error:
-            self._scan_failed(self._running, error)
+            self._failed(self._running, error)
 
     def _start(self, job: Job) -> None:
         try:
-            if isinstance(job.command, c.ScanModels):
-                self._begin(self._catalogue.scan_models(job.command), job)
+            work = self._catalogue.begin(job.command)
+            if work is not None:
+                self._begin(work, job)
                 return
             reply = self._catalogue.answer(job.command, job.assign.echo_id)
         except NotWritten as fault:
@@ -220,36 +221,38 @@ class Session:
         else:
             self._reply(job, reply)
 
-    def _begin(self, scan: Scan, job: Job | None) -> None:
-        self._running = Running(scan=scan, steps=scan.steps(), job=job)
+    def _begin(self, work: Work, job: Job | None) -> None:
+        self._running = Running(work=work, steps=work.steps(), job=job)
 
-    def _scan_done(self, done: Running) -> None:
+    def _done(self, done: Running) -> None:
         self._running = None
-        self._catalogue.finish_scan(done.scan)
+        done.work.finish()
         if done.job is not None:
-            self._reply(done.job, self._catalogue.scan_reply(done.scan, done.job.assign.echo_id))
+            self._reply(done.job, done.work.reply(done.job.assign.echo_id))
             return
-        for refused in done.scan.outcome.rejected:
-            log.warning("model refused", path=refused.path, code=refused.code.value, reason=refused.reason)
+        if isinstance(done.work, Scanning):
+            for refused in done.work.scan.outcome.rejected:
+                log.warning("model refused", path=refused.path, code=refused.code.value, reason=refused.reason)
         self._is_ready = True
         self._tell_all()
 
-    def _scan_failed(self, failed: Running, error: Exception) -> None:
+    def _failed(self, failed: Running, error: Exception) -> None:
         self._running = None
-        self._catalogue.finish_scan(failed.scan)
+        failed.work.finish()
         if failed.job is not None:
-            self._fail(failed.job.assign, incident(error, failed.job.assign), failed.job.started)
+            info = error.info if isinstance(error, Fault) else incident(error, failed.job.assign)
+            self._fail(failed.job.assign, info, failed.job.started)
             return
         # Without its first scan the catalogue would claim what it does not know: the supervisor starts another.
         raise error
 
-    def _give_up_scan(self, code: ErrorCode, reason: str) -> None:
+    def _give_up(self, code: ErrorCode, reason: str) -> None:
         running = self._running
         if running is None:
             return
         self._running = None
         running.steps.close()
-        self._catalogue.finish_scan(running.scan)
+        running.work.finish()
         if running.job is not None:
             self._fail(running.job.assign, Fault(code, reason).info, running.job.started)
 

@@ -12,11 +12,11 @@ import secrets
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from catalog.entry import Entry
+from catalog.header import carried, given
 from catalog.written import Written, patch
 from modelfiles.jsonfile import read_object
 from modelfiles.paths import Roots
@@ -81,7 +81,10 @@ class Sidecars:
             (self._spare / f"{model_id}{SUFFIX}").unlink(missing_ok=True)
 
     def read(self, entry: Entry) -> Written | None:
-        """What a sidecar says of a model that the catalogue has no record of; None where there is none to be read."""
+        """What a sidecar says of a model without a record, else what its header carries; None where neither does.
+
+        A file that anybody may have brought is held to the rules of a client's patch.
+        """
         for path in (beside(entry), self._spare / f"{entry.id}{SUFFIX}"):
             try:
                 if not path.is_file():
@@ -91,15 +94,10 @@ class Sidecars:
                 found = msgspec.convert(read_object(path, LIMIT_BYTES), Sidecar)
                 if found.format != FORMAT:
                     raise ValueError(f"it is of format {found.format}; this program reads {FORMAT}")
-                return patch(Written(), _given(found.written), {}, validate=True).written
+                return patch(Written(), given(found.written), {}, validate=True).written
             except (OSError, Fault, ValueError, TypeError, msgspec.ValidationError) as error:
                 log.warning("a sidecar cannot be read: it is left alone", path=str(path), reason=str(error))
-        return None
-
-
-def _given(written: Written) -> dict[str, Any]:
-    """The fields that are there: a file that anybody may have brought is held to the rules of a client's patch."""
-    return {name: value for name, value in msgspec.structs.asdict(written).items() if value not in (None, {})}
+        return carried(entry.file)
 
 
 def beside(entry: Entry) -> Path:

@@ -116,6 +116,7 @@ def edit(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A custom key; null ends it.")
     ] = None,
     revision: Annotated[int | None, typer.Option("--revision", help="Only if the model is still at it.")] = None,
+    header: Annotated[bool, typer.Option("--write-header", help="Into the model's own file too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Change what is said of a model."""
@@ -142,10 +143,9 @@ def edit(
         metadata["tags"] = None if tags == [CLEARED] else tags
     if custom:
         metadata["custom"] = dict(parsed(key_and_value, text, "--set") for text in custom)
-    if not metadata:
+    if not metadata and not header:
         raise typer.BadParameter("say what to change; --help lists the options")
     with session(context.obj, as_json) as this:
-        answer = as_kind(
-            this.call(UpdateMetadata(model_id=model_id, metadata=metadata, revision=revision)), UpdateMetadataReply
-        )
+        command = UpdateMetadata(model_id=model_id, metadata=metadata, revision=revision, write_header=header)
+        answer = as_kind(this.call(command), UpdateMetadataReply)
         this.answer(answer, update_view(answer.reply))

@@ -40,6 +40,20 @@ class Shelf:
         self.catalogue.finish_scan(scan)
         return self.catalogue.scan_reply(scan, "r")
 
+    def update(self, model_id: str, metadata: dict[str, object], **fields: object) -> r.UpdateMetadataReply:
+        """`update_metadata`, in steps where it takes some."""
+        command = c.UpdateMetadata(model_id=model_id, metadata=metadata, **fields)  # type: ignore[arg-type]
+        work = self.catalogue.begin(command)
+        if work is None:
+            reply = self.catalogue.answer(command, "r")
+        else:
+            for _ in work.steps():
+                pass
+            work.finish()
+            reply = work.reply("r")
+        assert isinstance(reply, r.UpdateMetadataReply)
+        return reply
+
     def info(self, model_id: str, **fields: object) -> r.GetModelInfoReply:
         reply = self.catalogue.answer(c.GetModelInfo(model_id=model_id, **fields), "r")  # type: ignore[arg-type]
         assert isinstance(reply, r.GetModelInfoReply)

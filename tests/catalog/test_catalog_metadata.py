@@ -364,8 +364,3 @@ def _update_and_crash(shelf: Shelf, point: str, after: bool) -> None:
     setattr(owner, point, crash)
     update(own, {"name": "New"})
     os._exit(9)
-
-
-def test_what_is_not_built_says_so(shelf: Shelf) -> None:
-    fault = refused(shelf, {"name": "x"}, write_header=True)
-    assert fault.code is ErrorCode.NOT_SUPPORTED and fault.info.details["field"] == "write_header"

@@ -130,6 +130,26 @@ def test_commands_are_answered_and_changes_told_before_their_reply(catalog: Link
     assert reply["added"] == []
 
 
+def test_a_header_is_written_between_other_commands_and_its_faults_are_replies(catalog: Link) -> None:
+    tensor_file(catalog.root / "one.safetensors", SD15_NAMES)
+    catalog.until(link.Report)
+    _, reply = catalog.ask(action="scan_models")
+    body: dict[str, Any] = {
+        "action": "update_metadata",
+        "model_id": "one",
+        "metadata": {"name": "New"},
+        "write_header": True,
+    }
+    _, reply = catalog.ask(**body)
+    assert (reply["success"], reply["updated_model"]["name"]) == (True, "New"), reply
+    _, reply = catalog.ask(**{**body, "metadata": {"name": 7, "colour": "blue"}})
+    assert set(reply["validation_results"]) == {"name", "colour"}
+    _, reply = catalog.ask(**{**body, "revision": 1})
+    assert (reply["error"]["code"], reply["error"]["retryable"]) == ("INVALID_ARGUMENT", True)
+    _, reply = catalog.ask(**{**body, "model_id": "sd"})
+    assert (reply["error"]["code"], reply["error"]["details"]["field"]) == ("NOT_SUPPORTED", "write_header")
+
+
 def test_failures_are_replies_with_their_code(catalog: Link) -> None:
     catalog.until(link.Report)
     update, reply = catalog.ask(action="get_model_info", model_id="sx")

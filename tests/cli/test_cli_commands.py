@@ -228,11 +228,11 @@ def test_closed_standard_output_is_no_traceback(broker: Router, tmp_path: Path) 
 
 def test_edit_sends_what_was_said_and_null_for_a_dash(broker: Router, vrambroker: Run) -> None:
     words = ["--name", "New", "--author", "-", "--rating", "4", "--tag", "a", "--tag", "b", "--set", "mood=calm"]
-    done = vrambroker("-e", broker.endpoint, "edit", "tiny-sd15", *words, "--revision", "2")
+    done = vrambroker("-e", broker.endpoint, "edit", "tiny-sd15", *words, "--revision", "2", "--write-header")
     assert done.returncode == 0, done.stderr
     assert "name, rating of tiny-sd15" in done.stdout
     sent = next(received.command for received in broker.seen if action_of(received.command) == "update_metadata")
-    assert sent.revision == 2
+    assert (sent.revision, sent.write_header) == (2, True)
     assert sent.metadata == {
         "name": "New",
         "author": None,

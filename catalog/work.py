@@ -1,0 +1,23 @@
+"""What takes longer than an answer: done in steps of a few milliseconds, so that others are answered between them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Protocol
+
+from protocol import replies as r
+
+Steps = Generator[None, None, None]
+
+
+class Work(Protocol):
+    """One command on its way. Whatever its end, `finish` is called; `reply` where `steps` came to theirs."""
+
+    def steps(self) -> Steps:
+        """Do it, yielding every few milliseconds; closed early, it leaves nothing half done. Raises Fault."""
+
+    def finish(self) -> None:
+        """Make what was done durable and due to be told."""
+
+    def reply(self, request_id: str) -> r.Reply:
+        """The answer to whoever asked."""
