@@ -14,6 +14,7 @@ from catalog.curation import Curator
 from catalog.info import BY_DEVICE, NO_RUNS, Include
 from catalog.library import Library
 from catalog.listing import list_page
+from catalog.newcomers import Newcomers
 from catalog.order import needs_usage
 from catalog.presence import device_status
 from catalog.scan import Scan
@@ -39,7 +40,8 @@ class Catalogue:
     """Every model, where it is held and how it was used. Belongs to one thread."""
 
     def __init__(self, store: Store, roots: Roots, sidecars: Sidecars) -> None:
-        self._store, self._roots, self._sidecars = store, roots, sidecars
+        self._store, self._roots = store, roots
+        self._newcomers = Newcomers(store, roots, sidecars)
         self._library = Library(store)
         self._curator = Curator(self._library, roots, sidecars)
 
@@ -101,7 +103,7 @@ class Catalogue:
         return self._scan(self._roots.folders, HashDepth.NONE)
 
     def _scan(self, folders: Iterable[Path], depth: HashDepth) -> Scan:
-        return Scan(self._store, self._roots, folders, depth, self._sidecars.read)
+        return Scan(self._store, self._roots, folders, depth, self._newcomers.entry_of)
 
     def scan_models(self, command: c.ScanModels) -> Scan:
         """The scan that a command asks for. Raises Fault INVALID_ARGUMENT."""

@@ -14,8 +14,9 @@ import msgspec
 from catalog import scan
 from catalog.entry import Entry
 from catalog.header import with_words
-from catalog.ids import MODEL_ID, id_from
+from catalog.ids import MODEL_ID
 from catalog.library import Library
+from catalog.newcomers import Newcomers
 from catalog.notes import notes_of
 from catalog.rewriting import Rewriting
 from catalog.sidecar import Sidecars
@@ -34,6 +35,7 @@ class Curator:
 
     def __init__(self, library: Library, roots: Roots, sidecars: Sidecars) -> None:
         self.library, self._roots, self._sidecars = library, roots, sidecars
+        self._newcomers = Newcomers(library.store, roots, sidecars)
 
     def register(self, command: c.RegisterModel, request_id: str) -> r.RegisterModelReply:
         if not command.model_path:
@@ -170,12 +172,8 @@ class Curator:
     def _described(self, known: Entry | None, model_id: str, model: ModelFile, declared: ModelType) -> Entry:
         """The entry of a model that is registered, not yet in the store: `known` itself where nothing is new."""
         if known is None:
-            path = Path(model.path)
-            root = self._roots.root_of(path)
-            new_id = model_id or id_from(path.relative_to(root), root.name, self.library.store.entries)
-            fresh = scan.new_entry(new_id, model, notes_of(model, self._roots))
-            written = self._sidecars.read(fresh) or fresh.written
-            return msgspec.structs.replace(fresh, declared_type=declared, written=written)
+            fresh = self._newcomers.entry_of(model, model_id)
+            return msgspec.structs.replace(fresh, declared_type=declared)
         declared = known.declared_type if declared is ModelType.Unknown else declared
         is_same = known.status is ModelStatus.Available and not scan.differs(known.file, model)
         fresh = known if is_same else scan.refreshed(known, model, notes_of(model, self._roots))

@@ -7,38 +7,70 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
 
+from anyascii import anyascii
+
 from modelfiles.profiles import SUFFIX
+from modelfiles.text import cleaned
 
 MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 MAX_CHARS = 128
 DIGEST_CHARS = 8
 FILE_ENDINGS = (".safetensors", SUFFIX)
+HUB_BEGINNING = "models--"
+"""How the folder of a repository begins in the hub's cache: `models--ORG--NAME/snapshots/REVISION/...`."""
 
 
-def id_from(relative: PurePath, root_name: str, taken: Container[str]) -> str:
-    """The id of the model at `relative` beneath its root: its path without the ending, folders joined by `-`.
+def id_from(relative: PurePath, root_name: str, is_taken: Callable[[str], bool]) -> str:
+    """The id of the model at `relative` beneath its root: the stem of its file or the name of its folder.
 
-    The root itself takes the root's name. A taken id gets a digest of the path behind it, the same one every time.
+    Letters that are not Latin are transliterated. A taken one gets the folders above before it, one after the other,
+    then a digest of the path behind it, the same one every time. The root itself has the root's name.
     """
-    text = str(relative) if relative.parts else root_name
-    plain = text
-    for ending in FILE_ENDINGS:
-        if plain.lower().endswith(ending):
-            plain = plain[: -len(ending)]
-    ascii_text = unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode()
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", ascii_text).strip("-._") or "model"
-    if len(plain) <= MAX_CHARS and plain not in taken:
-        return plain
-    digest = hashlib.sha256(f"{root_name}/{text}".encode(errors="surrogatepass")).hexdigest()
-    for chars in range(DIGEST_CHARS, len(digest)):
-        candidate = f"{plain[: MAX_CHARS - chars - 1]}-{digest[:chars]}"
-        if candidate not in taken:
+    words = _words(relative.parts) if relative.parts else [_typable(root_name)]
+    for count in range(1, len(words) + 1):
+        candidate = "-".join(words[-count:])
+        if len(candidate) <= MAX_CHARS and not is_taken(candidate):
             return candidate
-    raise ValueError(f"no free id for {text!r}")
+    digest = hashlib.sha256(f"{root_name}/{relative}".encode(errors="surrogatepass")).hexdigest()
+    for chars in range(DIGEST_CHARS, len(digest)):
+        candidate = f"{words[-1][: MAX_CHARS - chars - 1]}-{digest[:chars]}"
+        if not is_taken(candidate):
+            return candidate
+    raise ValueError(f"no free id for {str(relative)!r}")
+
+
+def _words(parts: Sequence[str]) -> list[str]:
+    """The folders of a path and its name, as ids may have them; of the hub's cache the repository, not its layout."""
+    kept: list[str] = []
+    index = 0
+    while index < len(parts):
+        part = parts[index]
+        repository = part.split("--") if part.startswith(HUB_BEGINNING) else []
+        if len(repository) > 1 and parts[index + 1 : index + 2] == ("snapshots",):
+            kept += repository[1:]
+            index += 3
+            continue
+        kept.append(part)
+        index += 1
+    if kept and index == len(parts):
+        kept[-1] = _without_ending(kept[-1])
+    return [_typable(word) for word in kept]
+
+
+def _without_ending(name: str) -> str:
+    for ending in FILE_ENDINGS:
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def _typable(text: str) -> str:
+    """Text with Latin letters, digits, '.', '_' and '-' alone, beginning with a letter or digit."""
+    latin: str = anyascii(cleaned(text))
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", latin).strip("-._") or "model"
 
 
 def nearest(wanted: str, known: Iterable[str], count: int = 3) -> list[str]:

@@ -16,11 +16,9 @@ import msgspec
 from catalog.discover import discover, rejected, unreadable
 from catalog.entry import Entry
 from catalog.hashing import checksum
-from catalog.ids import id_from
 from catalog.notes import Notes, notes_of
 from catalog.store import Store
 from catalog.work import Steps
-from catalog.written import Written
 from modelfiles.folders import has_weights, is_pipeline_folder
 from modelfiles.model import Kind, ModelFile, inspect
 from modelfiles.paths import Roots
@@ -47,7 +45,7 @@ class Outcome(Record, frozen=True, kw_only=True):
 
 
 class Scan:
-    """One scan in progress: iterate `steps` to its end, then read `outcome`. `written` reads a new model's sidecar."""
+    """One scan in progress: iterate `steps` to its end, then read `outcome`. `entry_of` makes a new model's entry."""
 
     def __init__(
         self,
@@ -55,9 +53,9 @@ class Scan:
         roots: Roots,
         folders: Iterable[Path],
         depth: HashDepth,
-        written: Callable[[Entry], Written | None],
+        entry_of: Callable[[ModelFile], Entry],
     ) -> None:
-        self._store, self._roots, self._depth, self._written = store, roots, depth, written
+        self._store, self._roots, self._depth, self._entry_of = store, roots, depth, entry_of
         self._folders = list(folders)
         self._names = Listings()
         self._added: list[str] = []
@@ -133,12 +131,9 @@ class Scan:
             yield from self._deepen(entry)
 
     def _add(self, model: ModelFile) -> Entry:
-        root = self._roots.root_of(Path(model.path))
-        model_id = id_from(Path(model.path).relative_to(root), root.name, self._store.entries)
-        self._added.append(model_id)
-        entry = new_entry(model_id, model, notes_of(model, self._roots))
-        written = self._written(entry)
-        return self._put(entry if written is None else msgspec.structs.replace(entry, written=written))
+        entry = self._put(self._entry_of(model))
+        self._added.append(entry.id)
+        return entry
 
     def _bring_up(self, entry: Entry, model: ModelFile) -> Entry:
         """Bring an entry up to date with its file, and with what lies beside it."""
@@ -188,12 +183,6 @@ class Scan:
 
 def _words_of(notes: Notes) -> Notes:
     return msgspec.structs.replace(notes, marks=[])
-
-
-def new_entry(model_id: str, model: ModelFile, notes: Notes) -> Entry:
-    """The first entry of a model, not yet in the store."""
-    now = datetime.now(UTC)
-    return Entry(id=model_id, file=model, notes=notes, added_at=now, updated_at=now)
 
 
 def refreshed(entry: Entry, model: ModelFile, notes: Notes) -> Entry:

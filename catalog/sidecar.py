@@ -17,8 +17,10 @@ import msgspec
 
 from catalog.entry import Entry
 from catalog.header import carried, given
+from catalog.ids import MODEL_ID
 from catalog.written import Written, patch
 from modelfiles.jsonfile import read_object
+from modelfiles.model import ModelFile
 from modelfiles.paths import Roots
 from protocol.errors import Fault
 from protocol.records import Record
@@ -59,7 +61,7 @@ class Sidecars:
         )
         data = msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
         try:
-            place(beside(entry), data)
+            place(beside(entry.file.path), data)
         except OSError as error:
             if error.errno not in READ_ONLY:
                 return f"the sidecar of {entry.id} was not written: {error.strerror}; the catalogue has the change"
@@ -80,29 +82,36 @@ class Sidecars:
         with suppress(OSError):
             (self._spare / f"{model_id}{SUFFIX}").unlink(missing_ok=True)
 
-    def read(self, entry: Entry) -> Written | None:
-        """What a sidecar says of a model without a record, else what its header carries; None where neither does.
+    def beside(self, model: ModelFile) -> Sidecar | None:
+        """What lies beside a model; None where there is none to be read."""
+        return self._read(beside(model.path))
 
-        A file that anybody may have brought is held to the rules of a client's patch.
-        """
-        for path in (beside(entry), self._spare / f"{entry.id}{SUFFIX}"):
-            try:
-                if not path.is_file():
-                    continue
-                if path.parent != self._spare:
-                    self._roots.inside(path)
-                found = msgspec.convert(read_object(path, LIMIT_BYTES), Sidecar)
-                if found.format != FORMAT:
-                    raise ValueError(f"it is of format {found.format}; this program reads {FORMAT}")
-                return patch(Written(), given(found.written), {}, validate=True).written
-            except (OSError, Fault, ValueError, TypeError, msgspec.ValidationError) as error:
-                log.warning("a sidecar cannot be read: it is left alone", path=str(path), reason=str(error))
-        return carried(entry.file)
+    def elsewhere(self, model: ModelFile, model_id: str) -> Written | None:
+        """What was written of a model without a sidecar beside it: in the folder for such, or in its own header."""
+        spare = self._read(self._spare / f"{model_id}{SUFFIX}")
+        return spare.written if spare else carried(model)
+
+    def _read(self, path: Path) -> Sidecar | None:
+        """A sidecar, held to the rules of a client: anybody may have brought it."""
+        try:
+            if not path.is_file():
+                return None
+            if path.parent != self._spare:
+                self._roots.inside(path)
+            found = msgspec.convert(read_object(path, LIMIT_BYTES), Sidecar)
+            if found.format != FORMAT:
+                raise ValueError(f"it is of format {found.format}; this program reads {FORMAT}")
+            model_id = found.model_id if MODEL_ID.fullmatch(found.model_id) else ""
+            written = patch(Written(), given(found.written), {}, validate=True).written
+            return msgspec.structs.replace(found, model_id=model_id, written=written)
+        except (OSError, Fault, ValueError, TypeError, msgspec.ValidationError) as error:
+            log.warning("a sidecar cannot be read: it is left alone", path=str(path), reason=str(error))
+        return None
 
 
-def beside(entry: Entry) -> Path:
+def beside(model_path: str) -> Path:
     """Where a model's sidecar lies: beside its file or folder, under its whole name."""
-    path = Path(entry.file.path)
+    path = Path(model_path)
     return path.with_name(path.name + SUFFIX)
 
 

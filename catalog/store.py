@@ -13,12 +13,13 @@ import sqlite3
 import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import msgspec
 
 from catalog.database import opened
 from catalog.entry import Entry
+from catalog.ids import id_from
 from catalog.usage import Totals
 from settings.logs import Logger
 
@@ -50,8 +51,8 @@ class Store:
         self._db, read = opened(folder)
         self._entries = {entry.id: entry for entry in read}
         forgotten = self._db.execute("SELECT path, model_id, revision FROM forgotten").fetchall()
-        self._left_out = {path for path, _, _ in forgotten}
-        self._last_revisions = {model_id: revision for _, model_id, revision in forgotten}
+        self._left_out: dict[str, str] = {path: model_id for path, model_id, _ in forgotten}
+        self._last_revisions: dict[str, int] = {model_id: revision for _, model_id, revision in forgotten}
         self._by_path: dict[str, list[str]] = {}
         self._touched |= dict.fromkeys(self._entries)
         for entry in self._entries.values():
@@ -89,6 +90,19 @@ class Store:
             self._by_path.setdefault(entry.file.path, []).append(entry.id)
         return entry
 
+    def free_id(self, relative: PurePath, root: Path, wished: str = "") -> str:
+        """An id for a model without one: that which its path had before, else the one wished for, else one made of it.
+
+        An id that another path had is not given again.
+        """
+        had = self._left_out.get(str(root / relative), "")
+        if had and had not in self._entries:
+            return had
+        return wished if wished and not self._is_taken(wished) else id_from(relative, root.name, self._is_taken)
+
+    def _is_taken(self, model_id: str) -> bool:
+        return model_id in self._entries or model_id in self._last_revisions
+
     def is_left_out(self, path: str) -> bool:
         """Whether a client took the model at a path out of the catalogue, and none is known there."""
         return path in self._left_out and not self._by_path.get(path)
@@ -119,7 +133,7 @@ class Store:
         self._unsaved.pop(model_id, None)
         self._unsaved_usage = [row for row in self._unsaved_usage if row[0] != model_id]
         self._by_path[path].remove(model_id)
-        self._left_out.add(path)
+        self._left_out[path] = model_id
         self._last_revisions[model_id] = entry.revision
         self._touched[model_id] = None
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from catalog.database import FILE_NAME
+from catalog.entry import Entry
+from catalog.newcomers import Newcomers
 from catalog.scan import Scan
+from catalog.sidecar import Sidecars
 from catalog.store import Store
+from modelfiles.model import ModelFile
 from modelfiles.paths import Roots
 from protocol.enums import HashDepth, ModelStatus
 from protocol.errors import ErrorCode
@@ -29,11 +33,15 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
+def newcomers(store: Store, roots: Roots) -> Callable[[ModelFile], Entry]:
+    return Newcomers(store, roots, Sidecars(roots.folders[0] / "spare", roots)).entry_of
+
+
 def scanned(root: Path, data: Path) -> tuple[list[str], dict[str, ErrorCode]]:
     """The ids known after a scan, and what was rejected; the store is read again from disk."""
     roots = Roots([root])
     store = Store(data)
-    scan = Scan(store, roots, roots.folders, HashDepth.FAST, lambda _: None)
+    scan = Scan(store, roots, roots.folders, HashDepth.FAST, newcomers(store, roots))
     for _ in scan.steps():
         pass
     store.close()
@@ -226,7 +234,7 @@ def test_a_folder_that_can_hold_nothing_costs_durability_alone(root: Path, tmp_p
     (tmp_path / "data").write_text("a file in the way")
     store = Store(tmp_path / "data")
     roots = Roots([root])
-    for _ in Scan(store, roots, roots.folders, HashDepth.NONE, lambda _: None).steps():
+    for _ in Scan(store, roots, roots.folders, HashDepth.NONE, newcomers(store, roots)).steps():
         pass
     assert list(store.entries) == ["good"]
     store.close()
@@ -240,7 +248,7 @@ def test_a_disk_that_takes_nothing_now_is_tried_again(
         other.execute("BEGIN EXCLUSIVE")
         store._db.execute("PRAGMA busy_timeout = 0")
         roots = Roots([root])
-        for _ in Scan(store, roots, roots.folders, HashDepth.NONE, lambda _: None).steps():
+        for _ in Scan(store, roots, roots.folders, HashDepth.NONE, newcomers(store, roots)).steps():
             pass
         assert "locked" in store.commit()
         assert list(store.entries) == ["good"]
@@ -257,7 +265,7 @@ def test_a_disk_that_takes_nothing_now_is_tried_again(
 def test_a_model_that_no_root_contains_any_more_is_missing(root: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     store, roots = Store(data), Roots([tmp_path / "elsewhere"])
-    for _ in Scan(store, roots, roots.folders, HashDepth.NONE, lambda _: None).steps():
+    for _ in Scan(store, roots, roots.folders, HashDepth.NONE, newcomers(store, roots)).steps():
         pass
     assert store.entries["good"].status is ModelStatus.Missing
     store.close()
