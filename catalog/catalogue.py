@@ -14,6 +14,7 @@ from catalog.curation import Curator
 from catalog.info import BY_DEVICE, NO_RUNS, Include
 from catalog.library import Library
 from catalog.listing import list_page
+from catalog.marking import Marking, is_unmarked
 from catalog.newcomers import Newcomers
 from catalog.order import needs_usage
 from catalog.presence import device_status
@@ -97,6 +98,11 @@ class Catalogue:
         if isinstance(command, c.UpdateMetadata) and command.write_header:
             return self._curator.update_with_header(command)
         return None
+
+    def spare_work(self) -> Marking | None:
+        """What is done while nothing is asked: marks for the models without one; None where all have theirs."""
+        unmarked = [entry.id for entry in self._store.entries.values() if is_unmarked(entry)]
+        return Marking(self._store, unmarked) if unmarked else None
 
     def start_scan(self) -> Scan:
         """The scan of every root with which the catalogue begins; it hashes nothing."""

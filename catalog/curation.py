@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from catalog import scan
+from catalog.changes import refreshed, same_but_for_times, same_content
 from catalog.entry import Entry
 from catalog.header import with_words
 from catalog.ids import MODEL_ID
@@ -20,7 +20,7 @@ from catalog.newcomers import Newcomers
 from catalog.notes import notes_of
 from catalog.rewriting import Rewriting
 from catalog.sidecar import Sidecars
-from catalog.work import Steps
+from catalog.work import Steps, done
 from catalog.written import Patched, Written, patch
 from modelfiles.model import Kind, ModelFile, inspect
 from modelfiles.paths import Roots
@@ -157,7 +157,7 @@ class Curator:
         model = inspect(path, self._roots)
         for model_id in self.library.store.ids_of(path):
             entry = self.library.store.entries[model_id]
-            self.library.put(scan.refreshed(entry, model, notes_of(model, self._roots)))
+            self.library.put(refreshed(entry, model, notes_of(model, self._roots)))
 
     def _known(self, model_id: str, path: str) -> Entry | None:
         """The entry that a registration means: that of its id, or without one that of its path."""
@@ -175,8 +175,9 @@ class Curator:
             fresh = self._newcomers.entry_of(model, model_id)
             return msgspec.structs.replace(fresh, declared_type=declared)
         declared = known.declared_type if declared is ModelType.Unknown else declared
-        is_same = known.status is ModelStatus.Available and not scan.differs(known.file, model)
-        fresh = known if is_same else scan.refreshed(known, model, notes_of(model, self._roots))
+        same = known.status is ModelStatus.Available and same_but_for_times(known.file, model)
+        same = same and done(same_content(known, model))
+        fresh = known if same else refreshed(known, model, notes_of(model, self._roots))
         return msgspec.structs.replace(fresh, declared_type=declared)
 
 

@@ -18,9 +18,9 @@ from protocol.records import Record
 class Entry(Record, frozen=True, kw_only=True):
     """One model id. `status` is of the file: Available, Missing, Corrupted or Error (unsafe), `reason` says why.
 
-    `declared_type` stands where the file itself tells none. `checksum` is "" before hashing, `hash_depth` how deep it
-    went. `notes` is what other programs keep beside it, `written` what
-    clients said of it. `revision` grows with every change.
+    `declared_type` stands where the file itself tells none. `mark` tells whether a file that must be looked at holds
+    what it held, "" before it was made. `checksum` is "" before hashing, `hash_depth` how deep it went. `notes` is what
+    other programs keep beside it, `written` what clients said of it. `revision` grows with every change.
     """
 
     id: str
@@ -30,6 +30,7 @@ class Entry(Record, frozen=True, kw_only=True):
     reason: str = ""
     notes: Notes = Notes()
     written: Written = Written()
+    mark: str = ""
     checksum: str = ""
     hash_depth: HashDepth = HashDepth.NONE
     revision: int = 0

@@ -20,6 +20,8 @@ BLOCK_BYTES = 64 << 10
 BLOCKS = 14
 CHUNK_BYTES = 4 << 20
 FAST_PREFIX = "fast:"
+WHOLE_BYTES, SPOT_BYTES, SPOTS = 64 << 10, 4 << 10, 32
+"""Of a mark: 188 KiB of a file at most."""
 
 
 def checksum(model: ModelFile, depth: HashDepth) -> Generator[None, None, str]:
@@ -37,6 +39,32 @@ def checksum(model: ModelFile, depth: HashDepth) -> Generator[None, None, str]:
     else:
         result = yield from read(Path(model.path))
     return result if depth is HashDepth.FULL else FAST_PREFIX + result
+
+
+def mark(model: ModelFile) -> Generator[None, None, str]:
+    """A digest of samples of all that a model's record rests on, configurations too: cheap to make, and no proof.
+
+    It tells contents apart that differ in a run of a thirtieth of a file, as another part or another training does. A
+    file of up to `WHOLE_BYTES` is read whole. Yields between files. Raises OSError.
+    """
+    state = hashlib.blake2b(digest_size=16)
+    for fingerprint in model.fingerprints:
+        if fingerprint.is_folder:
+            continue
+        state.update(f"{fingerprint.path!a} {fingerprint.size}\n".encode())
+        with open(fingerprint.path, "rb", buffering=0) as file:  # noqa: PTH123 - a path as text, once for each file
+            for begin, length in _spots(fingerprint.size):
+                state.update(os.pread(file.fileno(), length, begin))
+        yield
+    return state.hexdigest()
+
+
+def _spots(size: int) -> list[tuple[int, int]]:
+    """(offset, length) of what a mark reads of a file: its beginning, its end, and spots spread evenly between."""
+    if size <= WHOLE_BYTES:
+        return [(0, size)]
+    step = (size - SPOT_BYTES) / (SPOTS - 1)
+    return [(0, WHOLE_BYTES), *((int(number * step), SPOT_BYTES) for number in range(1, SPOTS))]
 
 
 def _full(path: Path) -> Generator[None, None, str]:

@@ -6,21 +6,21 @@ between them; each step leaves the catalogue consistent.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
+from catalog.changes import Listings, is_unchanged, refreshed, same_but_for_times, same_content, same_words
 from catalog.discover import discover, rejected, unreadable
 from catalog.entry import Entry
 from catalog.hashing import checksum
-from catalog.notes import Notes, notes_of
+from catalog.notes import notes_of
 from catalog.store import Store
 from catalog.work import Steps
-from modelfiles.folders import has_weights, is_pipeline_folder
-from modelfiles.model import Kind, ModelFile, inspect
+from modelfiles.folders import has_weights
+from modelfiles.model import ModelFile, inspect
 from modelfiles.paths import Roots
 from modelfiles.text import shown
 from protocol.enums import HashDepth, ModelStatus
@@ -126,20 +126,23 @@ class Scan:
         except Fault as fault:
             self._refuse(path, entries, fault)
             return
-        taken = [self._bring_up(entry, model) for entry in entries] or [self._add(model)]
-        for entry in taken:
-            yield from self._deepen(entry)
+        if not entries:
+            yield from self._deepen(self._add(model))
+        for entry in entries:
+            same = entry.status is ModelStatus.Available and same_but_for_times(entry.file, model)
+            if same:
+                same = yield from same_content(entry, model)
+            yield from self._deepen(self._bring_up(entry, model, same=same))
 
     def _add(self, model: ModelFile) -> Entry:
         entry = self._put(self._entry_of(model))
         self._added.append(entry.id)
         return entry
 
-    def _bring_up(self, entry: Entry, model: ModelFile) -> Entry:
+    def _bring_up(self, entry: Entry, model: ModelFile, *, same: bool) -> Entry:
         """Bring an entry up to date with its file, and with what lies beside it."""
         notes = notes_of(model, self._roots)
-        same = entry.status is ModelStatus.Available and not differs(entry.file, model)
-        if same and _words_of(notes) == _words_of(entry.notes):
+        if same and same_words(notes, entry.notes):
             # Only times moved: nothing that a client sees, so no new revision.
             return self._store.put(msgspec.structs.replace(entry, file=model, notes=notes), is_change=False)
         self._updated.append(entry.id)
@@ -179,67 +182,6 @@ class Scan:
     def _put(self, entry: Entry) -> Entry:
         self._changed[entry.id] = None
         return self._store.put(entry)
-
-
-def _words_of(notes: Notes) -> Notes:
-    return msgspec.structs.replace(notes, marks=[])
-
-
-def refreshed(entry: Entry, model: ModelFile, notes: Notes) -> Entry:
-    """An entry whose file was inspected anew and is another: its checksum no longer holds."""
-    return msgspec.structs.replace(
-        entry,
-        file=model,
-        notes=notes,
-        status=ModelStatus.Available,
-        reason="",
-        checksum="",
-        hash_depth=HashDepth.NONE,
-        updated_at=datetime.now(UTC),
-    )
-
-
-def is_unchanged(entry: Entry, names: Callable[[str], Collection[str]]) -> bool:
-    """Whether every file and folder that the last inspection rests on is as it was; `names` lists a folder."""
-    if entry.status is not ModelStatus.Available or not all(print_.is_current() for print_ in entry.file.fingerprints):
-        return False
-    model = entry.file
-    if not entry.notes.is_current(model, names):
-        return False
-    if model.kind is not Kind.SINGLE:
-        return True
-    # A configuration folder may have come beside a single file since.
-    folder, _, name = model.path.rpartition("/")
-    stem = name.rpartition(".")[0]
-    has_folder = stem in names(folder) and is_pipeline_folder(Path(folder) / stem)
-    return bool(model.config_path) == has_folder
-
-
-class Listings:
-    """The names in a folder, listed once for a run of questions about it."""
-
-    def __init__(self) -> None:
-        self._folder = ""
-        self._names: frozenset[str] = frozenset()
-
-    def __call__(self, folder: str) -> frozenset[str]:
-        if folder != self._folder:
-            try:
-                self._names = frozenset(os.listdir(folder))  # noqa: PTH208 - names alone are wanted
-            except OSError:
-                self._names = frozenset()
-            self._folder = folder
-        return self._names
-
-
-def differs(old: ModelFile, new: ModelFile) -> bool:
-    """Whether two inspections found different models; the times of folders alone make no difference."""
-    return _substance(old) != _substance(new)
-
-
-def _substance(model: ModelFile) -> ModelFile:
-    files = [fingerprint for fingerprint in model.fingerprints if not fingerprint.is_folder]
-    return msgspec.structs.replace(model, fingerprints=files)
 
 
 def _with_status(entry: Entry, status: ModelStatus, reason: str) -> Entry:

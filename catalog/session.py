@@ -17,6 +17,7 @@ import msgspec
 import zmq
 
 from catalog.catalogue import Catalogue, Scanning
+from catalog.marking import Marking
 from catalog.sidecar import Sidecars
 from catalog.store import Store
 from catalog.work import Steps, Work
@@ -117,7 +118,7 @@ class Session:
     def _is_done(self) -> bool:
         if self._stop_at is None:
             return False
-        is_idle = self._running is None and not self._waiting
+        is_idle = (self._running is None or isinstance(self._running.work, Marking)) and not self._waiting
         return is_idle or time.monotonic() >= self._stop_at
 
     def _stop_within(self, seconds: float) -> None:
@@ -173,6 +174,8 @@ class Session:
             return
         # The broker decoded the same bytes: its warnings are ours.
         job = Job(assign=assign, body=frames, command=decoded.command, warnings=assign.warnings, started=started)
+        if self._catalogue.is_long(job.command):
+            self._put_off_spare_work()
         if not self._is_ready or (self._catalogue.is_long(job.command) and self._running is not None):
             self._waiting.append(job)
         else:
@@ -197,7 +200,7 @@ class Session:
             return
         until = time.monotonic() + STEP_SECONDS
         try:
-            while time.monotonic() < until:
+            while time.monotonic() < until and not self._socket.poll(0):
                 self._progress += 1
                 next(self._running.steps)
         except StopIteration:
@@ -224,11 +227,24 @@ class Session:
     def _begin(self, work: Work, job: Job | None) -> None:
         self._running = Running(work=work, steps=work.steps(), job=job)
 
+    def _begin_spare_work(self, done: Work) -> None:
+        """After what may have brought models: whoever asks for anything long ends it."""
+        spare = None if isinstance(done, Marking) or self._waiting else self._catalogue.spare_work()
+        if spare is not None:
+            self._begin(spare, None)
+
+    def _put_off_spare_work(self) -> None:
+        if self._running is not None and isinstance(self._running.work, Marking):
+            self._give_up(ErrorCode.CANCELLED, "something else is asked for")
+
     def _done(self, done: Running) -> None:
         self._running = None
         done.work.finish()
+        self._begin_spare_work(done.work)
         if done.job is not None:
             self._reply(done.job, done.work.reply(done.job.assign.echo_id))
+            return
+        if isinstance(done.work, Marking):
             return
         if isinstance(done.work, Scanning):
             for refused in done.work.scan.outcome.rejected:
@@ -242,6 +258,9 @@ class Session:
         if failed.job is not None:
             info = error.info if isinstance(error, Fault) else incident(error, failed.job.assign)
             self._fail(failed.job.assign, info, failed.job.started)
+            return
+        if self._is_ready:
+            log.error("work that nobody asked for failed", exc_info=error)
             return
         # Without its first scan the catalogue would claim what it does not know: the supervisor starts another.
         raise error

@@ -69,7 +69,7 @@ class Store:
         return self._entries
 
     def take_touched(self) -> tuple[list[Entry], list[str]]:
-        """The models that were put since the last call, all of them at first, and the ids of those that are gone."""
+        """The models that changed since the last call, all of them at first, and the ids of those that are gone."""
         touched, self._touched = self._touched, {}
         there = [self._entries[model_id] for model_id in touched if model_id in self._entries]
         return there, [model_id for model_id in touched if model_id not in self._entries]
@@ -85,7 +85,8 @@ class Store:
         entry = msgspec.structs.replace(entry, revision=revision + is_change)
         self._unsaved[entry.id] = entry
         self._entries[entry.id] = entry
-        self._touched[entry.id] = None
+        if is_change:
+            self._touched[entry.id] = None
         if known is None:
             self._by_path.setdefault(entry.file.path, []).append(entry.id)
         return entry

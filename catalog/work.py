@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from protocol import replies as r
 
 Steps = Generator[None, None, None]
+T = TypeVar("T")
+
+
+def done(steps: Generator[None, None, T]) -> T:
+    """The result of steps that are few: all are done at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 class Work(Protocol):

@@ -40,6 +40,16 @@ class Shelf:
         self.catalogue.finish_scan(scan)
         return self.catalogue.scan_reply(scan, "r")
 
+    def mark(self) -> int:
+        """The work of idle times; how many models it was for."""
+        work = self.catalogue.spare_work()
+        if work is None:
+            return 0
+        for _ in work.steps():
+            pass
+        work.finish()
+        return len(work.model_ids)
+
     def update(self, model_id: str, metadata: dict[str, object], **fields: object) -> r.UpdateMetadataReply:
         """`update_metadata`, in steps where it takes some."""
         command = c.UpdateMetadata(model_id=model_id, metadata=metadata, **fields)  # type: ignore[arg-type]
