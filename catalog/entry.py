@@ -47,7 +47,7 @@ class Entry(Record, frozen=True, kw_only=True):
             model_id=self.id,
             path=self.file.path,
             type=self.type,
-            size_bytes=self.file.size_bytes,
+            size_bytes=self.file.weights_bytes,
             status=self.status,
             config_path=self.file.config_path,
             revision=self.revision,

@@ -39,7 +39,7 @@ def metadata_of(entry: Entry) -> ModelMetadata:
         created_date=written.created_date or stated.created_date,
         source_url=written.source_url or notes.said.source_url or None,
         training_parameters=notes.training if written.training_parameters is None else written.training_parameters,
-        configuration=written.configuration or {},
+        configuration=({"family": entry.file.family} if entry.file.family else {}) | (written.configuration or {}),
         custom={key: value for key, value in found.items() if value} | written.custom,
     )
 

@@ -2,10 +2,10 @@
 
 Decides by tables and stated formulas; measures nothing. What only a device can say is left empty.
 
-Requirements: `min_vram` is the bytes of the weight files that the pipeline uses: with less, not even the weights fit in
-their own type. `recommended_vram` is the highest peak measured; before any run the profile's peak, or the weights and
-`WORKING_BYTES_PER_PIXEL` for one picture of the native side. `min_ram` is the largest part: a load keeps at most
-one part outside its place.
+Requirements: `min_vram` is the bytes of the weight files that the pipeline uses, but for tensors that nothing uses:
+with less, not even the weights fit in their own type. `recommended_vram` is the highest peak measured; before any run
+the profile's peak, or the weights and `WORKING_BYTES_PER_PIXEL` for one picture of the native side. `min_ram` is the
+largest part: a load keeps at most one part outside its place.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def runs_on(entry: Entry, kind: DeviceKind) -> bool:
 
 def requirements(entry: Entry, totals: Sequence[Totals]) -> ModelRequirements:
     """See the module's formulas."""
-    weights = entry.file.size_bytes
+    weights = entry.file.weights_bytes
     measured = max((t.peak_bytes for t in totals), default=0)
     profile = entry.file.profile
     estimated = profile.peak_bytes if profile else weights + native_side(entry) ** 2 * WORKING_BYTES_PER_PIXEL

@@ -45,6 +45,15 @@ NEUTRAL = (".alpha", ".scale", ".network_alpha")
 """Endings that adapters have beside their tensors, and that say nothing by themselves."""
 
 
+UNUSED = ("model_ema.", "ema_model.", "ema.", "optimizer.", "optimizer_states.", "optim.", "loss.", "discriminator.")
+"""Beginnings of what training leaves in a file: averaged copies, optimiser states, critics."""
+
+TEXTUAL_INVERSION = "TextualInversion"
+EMBEDDINGS = frozenset({"emb_params", "clip_l", "clip_g", "t5xxl"})
+EMBEDDING_WIDTHS = frozenset({768, 1024, 1280, 2048, 4096})
+MOST_VECTORS = 1024
+"""Of one word; SD 1 has room for 75."""
+
 SIGNATURES = (
     Signature(
         ModelType.ControlNet,
@@ -141,15 +150,51 @@ def recognise(tensors: Iterable[Tensor]) -> ModelType:
 
     An adapter is what has mostly an adapter's tensors: in a checkpoint, one stray key is no family.
     """
-    shapes = {tensor.name: tensor.shape for tensor in tensors}
+    listed = list(tensors)
+    shapes = {tensor.name: tensor.shape for tensor in listed}
     adapters = sum(ADAPTER.search(name) is not None for name in shapes)
     neutral = sum(name.endswith(NEUTRAL) for name in shapes)
     if adapters and 2 * (adapters + neutral) >= len(shapes):
         return ModelType.LoRA
+    if is_embedding(listed):
+        return ModelType.Diffusion
     for signature in SIGNATURES:
         if all(any(name.startswith(group) for name in shapes) for group in signature.groups):
             return _refined(signature.type, shapes)
     return ModelType.LoRA if adapters else ModelType.Unknown
+
+
+def used(found: ModelType, tensors: Iterable[Tensor]) -> list[Tensor]:
+    """The tensors that a pipeline takes: those of a family's parts where they are known, else all that any model uses.
+
+    An averaged copy of the weights, an optimiser's state and a discriminator are left out.
+    """
+    listed = [tensor for tensor in tensors if not tensor.name.startswith(UNUSED)]
+    parts = file_parts(found, listed)
+    owned = {tensor.name for tensors_of in parts.values() for tensor in tensors_of}
+    return [tensor for tensor in listed if tensor.name in owned] if owned else listed
+
+
+def family_name(found: ModelType, tensors: Iterable[Tensor]) -> str:
+    """The name of a family that ModelType has no word for, "" for any other."""
+    return TEXTUAL_INVERSION if found is ModelType.Diffusion and is_embedding(tensors) else ""
+
+
+def is_embedding(tensors: Iterable[Tensor]) -> bool:
+    """Whether a file holds vectors for new words alone, as textual inversion learns them.
+
+    The web UI's `emb_params`; `clip_l`, `clip_g` and `t5xxl` of the families with several text encoders; of diffusers
+    the word itself, whose one tensor is as wide as a text encoder's embeddings.
+    """
+    shapes = {tensor.name: tensor.shape for tensor in tensors}
+    if not shapes or not all(_is_vectors(shape) for shape in shapes.values()):
+        return False
+    return shapes.keys() <= EMBEDDINGS or (len(shapes) == 1 and all("." not in name for name in shapes))
+
+
+def _is_vectors(shape: tuple[int, ...]) -> bool:
+    rows = shape[0] if len(shape) == 2 else 1
+    return len(shape) in (1, 2) and shape[-1] in EMBEDDING_WIDTHS and 0 < rows <= MOST_VECTORS
 
 
 def _refined(found: ModelType, shapes: Mapping[str, tuple[int, ...]]) -> ModelType:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -79,12 +80,13 @@ class Header(Record, frozen=True, kw_only=True):
     data_bytes: int
     fingerprint: Fingerprint
 
-    def dtype_bytes(self) -> dict[str, int]:
-        """Bytes of data by type."""
-        sums: dict[str, int] = {}
-        for tensor in self.tensors:
-            sums[tensor.dtype] = sums.get(tensor.dtype, 0) + tensor.bytes
-        return sums
+
+def dtype_bytes(tensors: Iterable[Tensor]) -> dict[str, int]:
+    """Bytes of data by type."""
+    sums: dict[str, int] = {}
+    for tensor in tensors:
+        sums[tensor.dtype] = sums.get(tensor.dtype, 0) + tensor.bytes
+    return sums
 
 
 def read_header(path: Path) -> Header:

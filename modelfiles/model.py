@@ -7,6 +7,7 @@ headers and configurations, never weights.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,10 +15,11 @@ import msgspec
 from modelfiles import families, folders, profiles
 from modelfiles.allowed import COMPONENTS, NAMED_PARTS, PICKLES
 from modelfiles.fingerprints import Fingerprint
-from modelfiles.headers import Header, read_header
+from modelfiles.headers import Header, Tensor, dtype_bytes, read_header
 from modelfiles.jsonfile import corrupted, unsafe
 from modelfiles.paths import Roots
 from modelfiles.profiles import VirtualProfile
+from modelfiles.tails import check_end
 from modelfiles.text import is_text, shown
 from protocol.enums import ComponentType, ModelType
 from protocol.errors import ErrorCode, Fault
@@ -71,9 +73,10 @@ class ModelFile(Record, frozen=True, kw_only=True):
     """A checked model.
 
     `size_bytes`: of the file, of the weight files that the pipeline uses, or the profile's; `tensor_bytes`: of the
-    tensors among them. `dtype` is the type with the most bytes ("" for a profile). `config_path` is the folder of the
-    same stem beside a single file ("" where there is none). `native_side` is the side in pixels that the configuration
-    or ModelSpec states, 0 where none does.
+    tensors among them that are used, `unused_bytes`: of those that are not, such as a second, averaged copy.
+    `dtype` is the type with the most bytes ("" for a profile). `family` is named where ModelType has no word for it.
+    `config_path` is the folder of the same stem beside a single file ("" where there is none). `native_side` is the
+    side in pixels that the configuration or ModelSpec states, 0 where none does.
     """
 
     path: str
@@ -91,6 +94,13 @@ class ModelFile(Record, frozen=True, kw_only=True):
     native_side: int = 0
     in_channels: int = 0
     profile: VirtualProfile | None = None
+    unused_bytes: int = 0
+    family: str = ""
+
+    @property
+    def weights_bytes(self) -> int:
+        """What the weights take as they lie on disk: the files, without the tensors that nothing uses."""
+        return self.size_bytes - self.unused_bytes
 
 
 def inspect(path: str | Path, roots: Roots, field: str = "model_path") -> ModelFile:
@@ -171,7 +181,11 @@ def _virtual(path: Path) -> ModelFile:
 def _single(path: Path, roots: Roots) -> ModelFile:
     header = read_header(path)
     found = families.recognise(header.tensors)
-    dtypes = header.dtype_bytes()
+    if found is not ModelType.LoRA:
+        # Adapters begin with matrices of zeros, and end in some where nothing was learned.
+        check_end(header)
+    used = families.used(found, header.tensors)
+    dtypes = dtype_bytes(used)
     fingerprints = [header.fingerprint]
     config_folder = path.with_suffix("")
     config_path = ""
@@ -184,8 +198,10 @@ def _single(path: Path, roots: Roots) -> ModelFile:
         kind=Kind.SINGLE,
         type=found,
         size_bytes=header.fingerprint.size,
-        tensor_bytes=header.data_bytes,
-        parts=_single_parts(path, found, header),
+        tensor_bytes=sum(dtypes.values()),
+        unused_bytes=header.data_bytes - sum(dtypes.values()),
+        parts=_single_parts(path, found, used),
+        family=families.family_name(found, header.tensors),
         fingerprints=fingerprints,
         metadata=header.metadata,
         dtype=_most(dtypes),
@@ -196,7 +212,7 @@ def _single(path: Path, roots: Roots) -> ModelFile:
     )
 
 
-def _single_parts(path: Path, found: ModelType, header: Header) -> list[Part]:
+def _single_parts(path: Path, found: ModelType, used: Sequence[Tensor]) -> list[Part]:
     return [
         Part(
             name=part.name,
@@ -207,7 +223,7 @@ def _single_parts(path: Path, found: ModelType, header: Header) -> list[Part]:
             files=[str(path)],
             prefixes=[prefix for prefix in part.prefixes if prefix],
         )
-        for part, tensors in families.file_parts(found, header.tensors).items()
+        for part, tensors in families.file_parts(found, used).items()
     ]
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from modelfiles.allowed import PICKLES
 from modelfiles.fingerprints import Fingerprint
-from modelfiles.headers import Header, read_header
+from modelfiles.headers import Header, dtype_bytes, read_header
 from modelfiles.jsonfile import INDEX_LIMIT_BYTES, corrupted, read_object, unsafe
 from modelfiles.paths import Roots
+from modelfiles.tails import check_end
 from protocol.records import Record
 
 WEIGHTS: Mapping[str, str] = {
@@ -62,6 +63,7 @@ def find_weights(folder: Path, stem: str, name: str, roots: Roots) -> Weights:
         index = folder / f"{stem}.safetensors.index{dotted}.json"
         if single.exists():
             header = read_header(roots.inside(single))
+            check_end(header)
             return _weights([header], {f"{stem}.safetensors": header.fingerprint.path})
         if index.exists():
             return _sharded(folder, stem, roots.inside(index), roots)
@@ -85,6 +87,7 @@ def _sharded(folder: Path, stem: str, index: Path, roots: Roots) -> Weights:
         if not (folder / shard).exists():
             raise corrupted(f"{index.name} names the shard {shard[:80]}, which is missing", missing=shard)
         header = read_header(roots.inside(folder / shard))
+        check_end(header)
         absent = expected[shard] - {tensor.name for tensor in header.tensors}
         if absent:
             raise corrupted(f"{shard[:80]} lacks {len(absent)} tensors of the index, first {min(absent)[:80]!r}")
@@ -97,7 +100,7 @@ def _sharded(folder: Path, stem: str, index: Path, roots: Roots) -> Weights:
 def _weights(headers: list[Header], reads: dict[str, str], index: Fingerprint | None = None) -> Weights:
     dtypes: dict[str, int] = {}
     for header in headers:
-        for dtype, size in header.dtype_bytes().items():
+        for dtype, size in dtype_bytes(header.tensors).items():
             dtypes[dtype] = dtypes.get(dtype, 0) + size
     return Weights(
         files=[header.fingerprint.path for header in headers],

@@ -55,7 +55,8 @@ class ProfileFigures(Record, frozen=True, kw_only=True):
 class ModelRef(Record, frozen=True, kw_only=True):
     """What a worker needs to load a model: resolved by the catalogue, `path` absolute and beneath a root.
 
-    `profile` is None for a model that is no profile.
+    `size_bytes` are those of its weight files, without tensors that nothing uses. `profile` is None for a model that
+    is no profile.
     """
 
     model_id: str

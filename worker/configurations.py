@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from modelfiles import folders
+from modelfiles.families import TEXTUAL_INVERSION
 from modelfiles.fingerprints import Fingerprint
 from modelfiles.jsonfile import read_object
 from modelfiles.model import Kind
@@ -83,9 +84,10 @@ def configuration_source(build: Build) -> str:
 
 def _family(build: Build) -> Path:
     name = Path(build.file.path).name
-    if build.file.type in PARTS_ALONE:
-        text = f"{name} is a {build.file.type.value}, which draws nothing by itself: load the model that it belongs to"
-        raise Fault(ErrorCode.MODEL_INCOMPATIBLE, text, details={"type": build.file.type.value})
+    kind = build.file.family or build.file.type.value
+    if build.file.type in PARTS_ALONE or kind == TEXTUAL_INVERSION:
+        text = f"{name} is a {kind}, which draws nothing by itself: load the model that it belongs to"
+        raise Fault(ErrorCode.MODEL_INCOMPATIBLE, text, details={"type": kind})
     found = FAMILY_FOLDERS.get(build.file.type)
     if found is None or not (FAMILIES / found).is_dir():
         text = f"{name} ({build.file.type.value}) needs a configuration: a diffusers folder {Path(name).stem} beside it"

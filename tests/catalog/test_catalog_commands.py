@@ -74,6 +74,26 @@ def test_minimal_vram_is_never_below_the_weights(shelf: Shelf) -> None:
         assert model.requirements.min_ram > 0
 
 
+def test_what_nothing_uses_is_part_of_the_size_and_of_no_estimate(shelf: Shelf) -> None:
+    left = {**{name: [1] for name in SD15_NAMES}, "model_ema.x": [1000]}
+    tensor_file(shelf.root / "ema.safetensors", left)
+    shelf.scan()
+    model = shelf.info("ema").model
+    assert model.size_bytes == (shelf.root / "ema.safetensors").stat().st_size
+    assert model.requirements.min_vram == model.size_bytes - 4000
+    (ref,) = (ref for ref in shelf.catalogue.refs() if ref.model_id == "ema")
+    assert ref.size_bytes == model.size_bytes - 4000
+
+
+def test_a_family_without_a_word_of_its_own_stands_in_the_configuration(shelf: Shelf) -> None:
+    tensor_file(shelf.root / "toy.safetensors", {"<cat-toy>": [768]})
+    shelf.scan()
+    model = shelf.info("toy").model
+    assert (model.type, model.metadata.configuration) == (ModelType.Diffusion, {"family": "TextualInversion"})
+    shelf.update("toy", {"configuration": {"mine": 1}})
+    assert shelf.info("toy").model.metadata.configuration == {"family": "TextualInversion", "mine": 1}
+
+
 def test_parts_left_out_are_empty_and_say_so(shelf: Shelf) -> None:
     reply = shelf.info("sd", include_metadata=False, include_components=False, include_requirements=False)
     assert reply.model.components == []

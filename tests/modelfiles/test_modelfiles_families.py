@@ -98,6 +98,50 @@ def test_a_stray_key_makes_no_checkpoint_an_adapter(tmp_path: Path, stray: str) 
     assert inspect(tensor_file(tmp_path / "m.safetensors", names), Roots([tmp_path])).type is ModelType.SD15
 
 
+EMBEDDINGS = {
+    "the web UI's": {"emb_params": [4, 768]},
+    "SDXL's": {"clip_l": [2, 768], "clip_g": [2, 1280]},
+    "SD 3's": {"clip_l": [2, 768], "clip_g": [2, 1280], "t5xxl": [2, 4096]},
+    "diffusers' one vector": {"<cat-toy>": [768]},
+    "diffusers' many vectors": {"*": [8, 1024]},
+}
+
+
+@pytest.mark.parametrize("kind", EMBEDDINGS)
+def test_a_textual_inversion_is_named_for_what_it_is(tmp_path: Path, kind: str) -> None:
+    found = inspect(tensor_file(tmp_path / "m.safetensors", EMBEDDINGS[kind]), Roots([tmp_path]))
+    assert (found.type, found.family) == (ModelType.Diffusion, "TextualInversion")
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"emb_params": [4, 769]},
+        {"emb_params": [2, 2, 768]},
+        {"emb_params": [2000, 768]},
+        {"emb_params": [4, 768], "other": [4, 768]},
+        {"text_model.embeddings.weight": [4, 768]},
+    ],
+)
+def test_what_only_looks_like_one_is_none(tmp_path: Path, shapes: dict[str, list[int]]) -> None:
+    found = inspect(tensor_file(tmp_path / "m.safetensors", shapes), Roots([tmp_path]))
+    assert (found.type, found.family) == (ModelType.Unknown, "")
+
+
+def test_what_training_left_in_a_file_counts_as_its_size_and_as_no_weight(tmp_path: Path) -> None:
+    weights = {name: [1] for name in SD15_NAMES}
+    left = {"model_ema.diffusion_modelinput_blocks00weight": [500], "optimizer.state.0": [300], "loss.logvar": [7]}
+    plain = inspect(tensor_file(tmp_path / "plain.safetensors", weights), Roots([tmp_path]))
+    trained = inspect(tensor_file(tmp_path / "trained.safetensors", weights | left), Roots([tmp_path]))
+    assert (trained.tensor_bytes, trained.dtype_bytes) == (plain.tensor_bytes, plain.dtype_bytes)
+    assert (plain.unused_bytes, trained.unused_bytes) == (0, 4 * 807)
+    assert trained.weights_bytes == trained.size_bytes - 4 * 807 < trained.size_bytes
+    assert plain.weights_bytes == plain.size_bytes
+    alone = {"decoder.conv_in.weight": [2], "encoder.conv_in.weight": [2], "loss.discriminator.0": [9]}
+    vae = inspect(tensor_file(tmp_path / "vae.safetensors", alone), Roots([tmp_path]))
+    assert (vae.type, vae.tensor_bytes, vae.unused_bytes) == (ModelType.VAE, 16, 36)
+
+
 def test_where_half_of_the_tensors_are_an_adapters_it_is_one_and_below_it_is_not(tmp_path: Path) -> None:
     checkpoint = SD15_NAMES[:4]
     adapters = [f"m{index}.lora_down.weight" for index in range(4)]

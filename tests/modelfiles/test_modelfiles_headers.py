@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from model_bytes import header_file, tensor_file
 
 from modelfiles import headers, jsonfile
-from modelfiles.headers import read_header
+from modelfiles.headers import dtype_bytes, read_header
 from modelfiles.jsonfile import read_object
 from protocol.errors import ErrorCode, Fault
 
@@ -40,7 +40,7 @@ def test_sound_file_gives_its_tensors_in_order_of_offset(tmp_path: Path) -> None
         ("none", "U8", (0,), 10, 10),
     ]
     assert found.metadata == {"a": "b"}
-    assert found.dtype_bytes() == {"F32": 4, "U8": 6}
+    assert dtype_bytes(found.tensors) == {"F32": 4, "U8": 6}
     assert found.data_bytes == 10
 
 
