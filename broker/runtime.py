@@ -161,6 +161,17 @@ def _stranger(folder: Path, status: os.stat_result) -> str | None:
     return None
 
 
+@contextlib.contextmanager
+def alone(settings: Settings) -> Iterator[None]:
+    """Hold the runtime folder while no service runs there, and keep one from being started. Raises ConfigError."""
+    _make(settings.runtime, "runtime")
+    locked = _lock(settings.runtime)
+    try:
+        yield
+    finally:
+        os.close(locked)
+
+
 def _lock(folder: Path) -> int:
     """An open descriptor of the folder that holds its lock. Raises ConfigError where another supervisor does."""
     with _refused("runtime", folder):

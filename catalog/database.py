@@ -64,24 +64,29 @@ T = TypeVar("T")
 log = Logger()
 
 
-def opened(folder: Path) -> tuple[sqlite3.Connection, list[Entry]]:
-    """The database in a folder with every model in it; in memory where the folder can hold none."""
+def opened(folder: Path) -> tuple[sqlite3.Connection, list[Entry], Path | None]:
+    """The database in a folder with every model in it; in memory where the folder can hold none.
+
+    Beside them the name under which a file that cannot be read was kept.
+    """
     path = folder / FILE_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         log.error("the catalogue's folder cannot be made: nothing outlives this process", reason=str(error))
-        return _prepared(":memory:")
+        return *_prepared(":memory:"), None
+    kept = None
     for _ in range(2):
         try:
-            return _prepared(str(path))
+            return *_prepared(str(path)), kept
         except (sqlite3.Error, UnicodeDecodeError) as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in UNUSABLE:
                 log.error("the catalogue cannot be opened: nothing outlives this process", reason=str(error))
                 break
-            if not _put_aside(path, str(error)):
+            kept = _put_aside(path, str(error))
+            if kept is None:
                 break
-    return _prepared(":memory:")
+    return *_prepared(":memory:"), None
 
 
 def _prepared(name: str) -> tuple[sqlite3.Connection, list[Entry]]:
@@ -123,9 +128,14 @@ def _migrate(db: sqlite3.Connection) -> None:
             log.info("the catalogue is brought to another version", version=version, to=SCHEMA_VERSION)
 
 
-def entries_of(db: sqlite3.Connection) -> Iterator[Entry]:
-    """Every model, the oldest record first."""
-    for model_id, path, revision, text in db.execute("SELECT id, path, revision, entry FROM models ORDER BY rowid"):
+def entries_of(db: sqlite3.Connection, *, backwards: bool = False) -> Iterator[Entry]:
+    """Every model, the oldest record first, or last."""
+    order = "DESC" if backwards else "ASC"
+    rows = db.execute(f"SELECT id, path, revision, entry FROM models ORDER BY rowid {order}")
+    for model_id, path, revision, text in rows:
+        if not (isinstance(model_id, str) and isinstance(path, str) and isinstance(revision, int)):
+            log.error("a record of no model: it is left out", record=f"{model_id!r} {path!r}")
+            continue
         try:
             yield msgspec.json.decode(text, type=Entry)
         except (msgspec.DecodeError, ValueError, TypeError) as error:
@@ -133,10 +143,10 @@ def entries_of(db: sqlite3.Connection) -> Iterator[Entry]:
             yield _salvaged(model_id, path, revision, text)
 
 
-def _salvaged(model_id: str, path: str, revision: int, text: str) -> Entry:
+def _salvaged(model_id: str, path: str, revision: int, text: object) -> Entry:
     """What can still be read of a record."""
     try:
-        found = msgspec.json.decode(text)
+        found = msgspec.json.decode(text) if isinstance(text, str) else None
     except (msgspec.DecodeError, ValueError):
         found = None
     fields: dict[str, Any] = found if isinstance(found, dict) else {}
@@ -175,13 +185,15 @@ def put_aside(path: Path) -> Path:
     return kept
 
 
-def _put_aside(path: Path, reason: str) -> bool:
-    """As `put_aside`, logged; whether that could be done."""
-    text = "the catalogue cannot be read: it is begun anew from the model roots; what clients wrote is in the file kept"
+def _put_aside(path: Path, reason: str) -> Path | None:
+    """As `put_aside`, logged; None where that could not be done."""
+    text = (
+        "the catalogue cannot be read: it is begun anew from what can be read of it, the sidecars and the model roots"
+    )
     try:
         kept = put_aside(path)
     except OSError as error:
         log.error("the catalogue cannot be set aside", reason=str(error))
-        return False
+        return None
     log.error(text, reason=reason, kept_as=str(kept))
-    return True
+    return kept

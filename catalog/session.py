@@ -18,8 +18,8 @@ import zmq
 
 from catalog.catalogue import Catalogue, Scanning
 from catalog.marking import Marking
+from catalog.mending import opened_store
 from catalog.sidecar import Sidecars
-from catalog.store import Store
 from catalog.work import Steps, Work
 from catalog.written import NotWritten
 from modelfiles.paths import Roots
@@ -68,7 +68,7 @@ class Session:
         self._worker_id = f"{link.CATALOG_ID}/{spec.generation}/{secrets.token_hex(4)}"
         roots = Roots(spec.model_roots)
         sidecars = Sidecars(Path(spec.data) / "sidecars", roots)
-        self._catalogue = Catalogue(Store(Path(spec.data)), roots, sidecars)
+        self._catalogue = Catalogue(opened_store(Path(spec.data)), roots, sidecars)
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.setsockopt(zmq.IDENTITY, self._worker_id.encode())
         self._socket.setsockopt(zmq.LINGER, 500)

@@ -40,7 +40,7 @@ log = Logger()
 
 
 class Store:
-    """Models and usage totals. Belongs to one thread."""
+    """Models and usage totals. Belongs to one thread. `kept_aside` is a file that could not be read and was kept."""
 
     def __init__(self, folder: Path) -> None:
         self._touched: dict[str, None] = {}
@@ -48,7 +48,7 @@ class Store:
         self._unsaved_usage: list[list[object]] = []
         self._retry_at = 0.0
         self._reason = ""
-        self._db, read = opened(folder)
+        self._db, read, self.kept_aside = opened(folder)
         self._entries = {entry.id: entry for entry in read}
         forgotten = self._db.execute("SELECT path, model_id, revision FROM forgotten").fetchall()
         self._left_out: dict[str, str] = {path: model_id for path, model_id, _ in forgotten}
@@ -81,7 +81,7 @@ class Store:
     def put(self, entry: Entry, *, is_change: bool = True) -> Entry:
         """Add or replace a model, under the next revision when it `is_change`; durable after `commit`."""
         known = self._entries.get(entry.id)
-        revision = known.revision if known else self._last_revisions.get(entry.id, 0)
+        revision = known.revision if known else max(self._last_revisions.get(entry.id, 0), entry.revision)
         entry = msgspec.structs.replace(entry, revision=revision + is_change)
         self._unsaved[entry.id] = entry
         self._entries[entry.id] = entry
@@ -137,6 +137,12 @@ class Store:
         self._left_out[path] = model_id
         self._last_revisions[model_id] = entry.revision
         self._touched[model_id] = None
+
+    def leave_out(self, path: str, model_id: str, revision: int) -> None:
+        """Have scans pass a path over, whose model of this id was at that revision. Raises OSError, all unchanged."""
+        self._at_once((PUT_FORGOTTEN, (path, model_id, revision)))
+        self._left_out[path] = model_id
+        self._last_revisions[model_id] = max(revision, self._last_revisions.get(model_id, 0))
 
     def _at_once(self, *statements: tuple[str, tuple[object, ...]]) -> None:
         """One transaction, on disk when this returns. Raises OSError, with nothing changed."""

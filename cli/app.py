@@ -12,18 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import admin, cataloguing, decisions, keys
+from cli import admin, cataloguing, decisions, keys, mending
 from cli.options import Device, Json, ModelId, Priority, Timeout, key_and_value, load_configuration, parsed
 from protocol.enums import (
-    HashDepth,
     ImageFormat,
     LoadingStrategy,
     LoadPriority,
     ModelPrecision,
-    ModelSortBy,
-    ModelStatus,
-    ModelType,
-    SortDirection,
 )
 
 if TYPE_CHECKING:
@@ -116,62 +111,6 @@ def devices(
     from cli.watching import devices as show
 
     show(context.obj, as_json, device_id=device_id)
-
-
-@app.command()
-def models(
-    context: typer.Context,
-    query: Annotated[str | None, typer.Argument(help="Words to look for.")] = None,
-    model_type: Annotated[ModelType | None, typer.Option("--type", case_sensitive=False)] = None,
-    model_status: Annotated[ModelStatus | None, typer.Option("--status", case_sensitive=False)] = None,
-    device: Annotated[str, typer.Option("--device", "-d", help="Resident on this device.")] = "",
-    sort: Annotated[ModelSortBy, typer.Option("--sort", case_sensitive=False)] = ModelSortBy.Name,
-    descending: Annotated[bool, typer.Option("--desc", help="Greatest first.")] = False,
-    page: Annotated[int, typer.Option(min=1)] = 1,
-    page_size: Annotated[int, typer.Option(min=1, max=1000)] = 50,
-    as_json: Json = False,
-) -> None:
-    """List the catalogue."""
-    from cli.browsing import models as show
-    from protocol.commands import ListModels
-
-    show(
-        context.obj,
-        as_json,
-        ListModels(
-            search_query=query,
-            model_type=model_type,
-            status=model_status,
-            device_id=device,
-            sort_by=sort,
-            sort_direction=SortDirection.Descending if descending else SortDirection.Ascending,
-            page=page,
-            page_size=page_size,
-        ),
-    )
-
-
-@app.command()
-def info(context: typer.Context, model_id: ModelId, as_json: Json = False) -> None:
-    """Show all that is known of one model."""
-    from cli.browsing import info as show
-    from protocol.commands import GetModelInfo
-
-    show(context.obj, as_json, GetModelInfo(model_id=model_id, include_performance=True))
-
-
-@app.command()
-def scan(
-    context: typer.Context,
-    roots: Annotated[list[str] | None, typer.Argument(help="Folders within the configured roots.")] = None,
-    depth: Annotated[HashDepth, typer.Option("--hash", help="How files are identified.")] = HashDepth.FAST,
-    as_json: Json = False,
-) -> None:
-    """Look for models beneath the configured roots."""
-    from cli.working import scan as execute
-    from protocol.commands import ScanModels
-
-    execute(context.obj, as_json, ScanModels(roots=roots or [], hash=depth))
 
 
 @app.command()
@@ -385,8 +324,12 @@ def schema(
 
 
 app.add_typer(keys.app, name="keys")
+app.add_typer(mending.app, name="catalog")
 
 for command in (
+    cataloguing.models,
+    cataloguing.info,
+    cataloguing.scan,
     cataloguing.search,
     cataloguing.register,
     cataloguing.unregister,

@@ -1,4 +1,4 @@
-"""`vrambroker search`, `register`, `unregister`, `edit`: models by their words, and what people say of them.
+"""What there is: `vrambroker models`, `info`, `scan`, `search`, `register`, `unregister`, `edit`.
 
 What executes and shows them is imported when the command runs.
 """
@@ -12,10 +12,63 @@ from typing import Annotated, Any
 import typer
 
 from cli.options import Json, ModelId, key_and_value, parsed
-from protocol.enums import DeviceType, ModelSearchField, ModelSortBy, ModelType
+from protocol.enums import DeviceType, HashDepth, ModelSearchField, ModelSortBy, ModelStatus, ModelType, SortDirection
 
 CLEARED = "-"
 """What stands for taking back what was written, where an option wants a word."""
+
+
+def models(
+    context: typer.Context,
+    query: Annotated[str | None, typer.Argument(help="Words to look for.")] = None,
+    model_type: Annotated[ModelType | None, typer.Option("--type", case_sensitive=False)] = None,
+    model_status: Annotated[ModelStatus | None, typer.Option("--status", case_sensitive=False)] = None,
+    device: Annotated[str, typer.Option("--device", "-d", help="Resident on this device.")] = "",
+    sort: Annotated[ModelSortBy, typer.Option("--sort", case_sensitive=False)] = ModelSortBy.Name,
+    descending: Annotated[bool, typer.Option("--desc", help="Greatest first.")] = False,
+    page: Annotated[int, typer.Option(min=1)] = 1,
+    page_size: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    as_json: Json = False,
+) -> None:
+    """List the catalogue."""
+    from cli.browsing import models as show
+    from protocol.commands import ListModels
+
+    show(
+        context.obj,
+        as_json,
+        ListModels(
+            search_query=query,
+            model_type=model_type,
+            status=model_status,
+            device_id=device,
+            sort_by=sort,
+            sort_direction=SortDirection.Descending if descending else SortDirection.Ascending,
+            page=page,
+            page_size=page_size,
+        ),
+    )
+
+
+def info(context: typer.Context, model_id: ModelId, as_json: Json = False) -> None:
+    """Show all that is known of one model."""
+    from cli.browsing import info as show
+    from protocol.commands import GetModelInfo
+
+    show(context.obj, as_json, GetModelInfo(model_id=model_id, include_performance=True))
+
+
+def scan(
+    context: typer.Context,
+    roots: Annotated[list[str] | None, typer.Argument(help="Folders within the configured roots.")] = None,
+    depth: Annotated[HashDepth, typer.Option("--hash", help="How files are identified.")] = HashDepth.FAST,
+    as_json: Json = False,
+) -> None:
+    """Look for models beneath the configured roots."""
+    from cli.working import scan as execute
+    from protocol.commands import ScanModels
+
+    execute(context.obj, as_json, ScanModels(roots=roots or [], hash=depth))
 
 
 def search(
