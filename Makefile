@@ -65,6 +65,8 @@ bench: $(STAMP)
 	$(BIN)/python -P -m bench.start
 	$(BIN)/python -P -m bench.core
 	$(BIN)/python -P -m bench.busy
+	$(BIN)/python -P -m bench.catalogue
+	$(BIN)/python -P -m bench.beside
 	$(BIN)/python -P -m bench.memory
 
 sim: $(STAMP)

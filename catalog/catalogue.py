@@ -124,8 +124,11 @@ class Catalogue:
     def finish_scan(self, finished: Scan) -> None:
         """Make a scan's changes durable and due to be told, be it done or given up."""
         self._store.commit()
-        self._library.indexed()
         self._library.note(finished.outcome.changed)
+
+    def index_in_steps(self) -> Steps:
+        """Make what was found findable."""
+        return self._library.index_in_steps()
 
     def scan_reply(self, finished: Scan, request_id: str) -> r.ScanModelsReply:
         outcome = finished.outcome
@@ -244,7 +247,8 @@ class Scanning:
         self._catalogue, self.scan = catalogue, scan
 
     def steps(self) -> Steps:
-        return self.scan.steps()
+        yield from self.scan.steps()
+        yield from self._catalogue.index_in_steps()
 
     def finish(self) -> None:
         self._catalogue.finish_scan(self.scan)

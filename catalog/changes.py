@@ -21,6 +21,9 @@ from modelfiles.folders import is_pipeline_folder
 from modelfiles.model import Kind, ModelFile
 from protocol.enums import HashDepth, ModelStatus
 
+Names = Callable[[str], Collection[str]]
+"""Lists a folder."""
+
 
 def same_words(old: Notes, new: Notes) -> bool:
     """Whether what lies beside a model says the same, whatever its times."""
@@ -42,7 +45,7 @@ def refreshed(entry: Entry, model: ModelFile, notes: Notes) -> Entry:
     )
 
 
-def is_unchanged(entry: Entry, names: Callable[[str], Collection[str]]) -> bool:
+def is_unchanged(entry: Entry, names: Names) -> bool:
     """Whether every file and folder that the last inspection rests on is as it was; `names` lists a folder."""
     if entry.status is not ModelStatus.Available or not all(print_.is_current() for print_ in entry.file.fingerprints):
         return False

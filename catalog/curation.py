@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from catalog.changes import refreshed, same_but_for_times, same_content
+from catalog.changes import Listings, refreshed, same_but_for_times, same_content
 from catalog.entry import Entry
 from catalog.header import with_words
 from catalog.ids import MODEL_ID
@@ -157,7 +157,7 @@ class Curator:
         model = inspect(path, self._roots)
         for model_id in self.library.store.ids_of(path):
             entry = self.library.store.entries[model_id]
-            self.library.put(refreshed(entry, model, notes_of(model, self._roots)))
+            self.library.put(refreshed(entry, model, notes_of(model, self._roots, Listings())))
 
     def _known(self, model_id: str, path: str) -> Entry | None:
         """The entry that a registration means: that of its id, or without one that of its path."""
@@ -172,12 +172,12 @@ class Curator:
     def _described(self, known: Entry | None, model_id: str, model: ModelFile, declared: ModelType) -> Entry:
         """The entry of a model that is registered, not yet in the store: `known` itself where nothing is new."""
         if known is None:
-            fresh = self._newcomers.entry_of(model, model_id)
+            fresh = self._newcomers.entry_of(model, model_id=model_id)
             return msgspec.structs.replace(fresh, declared_type=declared)
         declared = known.declared_type if declared is ModelType.Unknown else declared
         same = known.status is ModelStatus.Available and same_but_for_times(known.file, model)
         same = same and done(same_content(known, model))
-        fresh = known if same else refreshed(known, model, notes_of(model, self._roots))
+        fresh = known if same else refreshed(known, model, notes_of(model, self._roots, Listings()))
         return msgspec.structs.replace(fresh, declared_type=declared)
 
 

@@ -72,6 +72,7 @@ class Facts(Struct, frozen=True, gc=False):
 
     kind: ModelType
     type: str
+    status: str
     name: str
     name_words: tuple[str, ...]
     author: str
@@ -85,6 +86,7 @@ class Facts(Struct, frozen=True, gc=False):
         return Facts(
             kind=entry.type,
             type=entry.type.value,
+            status=entry.status.value,
             name=fold(name),
             name_words=tuple(words(name)),
             author=metadata.author,
@@ -100,6 +102,7 @@ class Index:
         self.facts: dict[str, Facts] = {}
         self.tags: dict[str, str] = {}
         self._order: dict[str, int] | None = None
+        self._by_kind: dict[ModelType, list[str]] = {}
         self._db = sqlite3.connect(":memory:", isolation_level=None)
         self._db.executescript(_SCHEMA)
         self._rows: dict[str, int] = {}
@@ -142,7 +145,15 @@ class Index:
         if self._order is None:
             ids = sorted(self.facts, key=lambda model_id: (self.facts[model_id].name, model_id))
             self._order = {model_id: place for place, model_id in enumerate(ids)}
+            self._by_kind = {}
+            for model_id in ids:
+                self._by_kind.setdefault(self.facts[model_id].kind, []).append(model_id)
         return self._order
+
+    def in_order(self, kind: ModelType | None) -> Sequence[str]:
+        """The models of a kind, or all, in `order`."""
+        order = self.order
+        return list(order) if kind is None else self._by_kind.get(kind, [])
 
     def find(self, query: str, fields: Sequence[ModelSearchField]) -> Found | None:
         """The models that have every word of the query in one of the fields; None for a query without words."""
@@ -156,8 +167,18 @@ class Index:
         expression = " AND ".join(map(_expression, wanted))
         rows = self._db.execute(
             f"SELECT rowid, -{_BM25} FROM texts WHERE texts MATCH ?", (f"{{{' '.join(columns)}}} : ({expression})",)
-        )
-        return Found({self._ids[row]: score for row, score in rows}, wanted)
+        ).fetchall()
+        ids = self._ids
+        return Found({ids[row]: score for row, score in rows}, wanted)
+
+    def named(self, query: str) -> list[str]:
+        """The models whose name begins with the words of a query, in their order."""
+        asked = words(query)
+        if not asked:
+            return []
+        phrase = " ".join(asked)
+        rows = self._db.execute("SELECT rowid FROM texts WHERE texts MATCH ?", (f'{{name}} : ^ "{phrase}"',))
+        return [self._ids[row] for (row,) in rows]
 
     def _wanted(self, word: str, columns: Sequence[str]) -> Wanted:
         """What counts as a word of the query."""

@@ -15,9 +15,13 @@ from catalog.info import Include, Shown, show
 from catalog.presence import Presence
 from catalog.store import Store
 from catalog.usage import Totals
+from catalog.work import Steps
 from protocol.errors import ErrorCode, Fault
 from protocol.link import ModelRef
 from protocol.telemetry import DeviceReport
+
+PIECE = 100
+"""Models whose texts are taken in at once: some ten milliseconds."""
 
 
 class Library:
@@ -69,9 +73,19 @@ class Library:
 
     def indexed(self) -> Index:
         """The index, with every change in it."""
-        touched, gone = self.store.take_touched()
+        self._index_some(None)
+        return self._index
+
+    def index_in_steps(self) -> Steps:
+        """Bring the index up to date, yielding after every few milliseconds."""
+        while self._index_some(PIECE):
+            yield
+
+    def _index_some(self, most: int | None) -> bool:
+        """Take up to so many changes in; whether there were any."""
+        touched, gone = self.store.take_touched(most)
         if touched:
             self._index.put(touched)
         if gone:
             self._index.drop(gone)
-        return self._index
+        return bool(touched or gone)

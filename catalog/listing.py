@@ -5,9 +5,9 @@ Decides which models a page shows and in which order. Equal keys stay in the ord
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from catalog import counts
 from catalog.entry import Entry
 from catalog.index import Index
 from catalog.order import key_of
@@ -40,25 +40,28 @@ def list_page(
     """The page that the command asks for. `usage` needs to hold what the order rests on, `found_ids` what its query
     finds, None where it asks for nothing. Raises DEVICE_NOT_FOUND."""
     device = held.device(command.device_id)
-    device_id = device.identity.device_id if device else None
-    wanted_type, wanted_status = command.model_type, command.status
-    facts = index.facts
-    found = [
-        entries[model_id]
-        for model_id in (index.order if found_ids is None else sorted(found_ids, key=index.order.__getitem__))
-        if (wanted_type is None or wanted_type is facts[model_id].kind)
-        and (wanted_status is None or wanted_status is held.status_of(entries[model_id]))
-        and (device_id is None or device_id in loaded_on(held.of(model_id)))
-    ]
+    ids = index.in_order(command.model_type)
+    if device is not None:
+        on_device = {model.model_id for model in device.models}
+        name = device.identity.device_id
+        ids = [model_id for model_id in ids if model_id in on_device and name in loaded_on(held.of(model_id))]
+    if found_ids is not None:
+        ids = [model_id for model_id in ids if model_id in found_ids]
+    if command.status is not None:
+        ids = counts.with_status(ids, command.status, index.facts, entries, held)
     descends = command.sort_direction is SortDirection.Descending
     if descends or command.sort_by not in (ModelSortBy.Name, ModelSortBy.Relevance):
-        found.sort(key=lambda entry: entry.id)
-        found.sort(key=key_of(command.sort_by, usage, index), reverse=descends)
+        key = key_of(command.sort_by, usage, index)
+        ids = sorted(ids)
+        ids.sort(key=lambda model_id: key(entries[model_id]), reverse=descends)
     first = (command.page - 1) * command.page_size
+    facts = list(map(index.facts.__getitem__, ids))
     return Page(
-        entries=found[first : first + command.page_size],
-        total_count=len(found),
-        total_pages=-(-len(found) // command.page_size),
-        type_distribution=dict(Counter([facts[entry.id].kind for entry in found])),
-        status_distribution=dict(Counter([held.status_of(entry) for entry in found])),
+        entries=[entries[model_id] for model_id in ids[first : first + command.page_size]],
+        total_count=len(ids),
+        total_pages=-(-len(ids) // command.page_size),
+        type_distribution={ModelType[word]: count for word, count in counts.types(facts).items()},
+        status_distribution={
+            ModelStatus[word]: count for word, count in counts.statuses(ids, facts, entries, held).items()
+        },
     )

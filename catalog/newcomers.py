@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+from catalog.changes import Listings, Names
 from catalog.entry import Entry
 from catalog.notes import notes_of
 from catalog.sidecar import Sidecars
@@ -23,8 +24,8 @@ class Newcomers:
     def __init__(self, store: Store, roots: Roots, sidecars: Sidecars) -> None:
         self._store, self._roots, self._sidecars = store, roots, sidecars
 
-    def entry_of(self, model: ModelFile, model_id: str = "") -> Entry:
-        """The first entry of a model, under the id asked for or one of its own."""
+    def entry_of(self, model: ModelFile, names: Names | None = None, *, model_id: str = "") -> Entry:
+        """The first entry of a model, under the id asked for or one of its own; `names` lists a folder."""
         beside = self._sidecars.beside(model)
         if not model_id:
             path = Path(model.path)
@@ -35,7 +36,7 @@ class Newcomers:
         return Entry(
             id=model_id,
             file=model,
-            notes=notes_of(model, self._roots),
+            notes=notes_of(model, self._roots, names or Listings()),
             written=written or Written(),
             added_at=now,
             updated_at=now,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +67,12 @@ class Notes(Record, frozen=True, kw_only=True):
         return there == known and all(mark.is_current() for mark in self.marks)
 
 
-def notes_of(model: ModelFile, roots: Roots) -> Notes:
-    """What lies beside a model, and what its trainer wrote into it. Never raises."""
+def notes_of(model: ModelFile, roots: Roots, names: Callable[[str], Collection[str]]) -> Notes:
+    """What lies beside a model, and what its trainer wrote into it; `names` lists a folder. Never raises."""
     said, marks, preview = Said(), [], ""
-    for path in candidates(model):
+    folder, beside = names_beside(model)
+    there = names(folder) if beside else ()
+    for path in [Path(folder) / name for name in beside if name in there]:
         try:
             if not path.is_file():
                 continue
@@ -95,13 +97,6 @@ def names_beside(model: ModelFile) -> tuple[str, list[str]]:
         return folder, []
     stem = name if model.kind is Kind.FOLDER else name.rpartition(".")[0]
     return folder, [stem + ending for ending in _ENDINGS]
-
-
-def candidates(model: ModelFile) -> Iterator[Path]:
-    """Every file that may say something of a model, what says most first."""
-    folder, names = names_beside(model)
-    for name in names:
-        yield Path(folder) / name
 
 
 def _joined(first: Said, second: Said) -> Said:

@@ -5,7 +5,7 @@ Decides what residency means for a model's status and its bytes by tier. Knows n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from catalog.entry import Entry
 from protocol.enums import DeviceState, ModelLoadingStatus, ModelStatus, Tier
@@ -43,6 +43,11 @@ class Presence:
             for model in device.models:
                 holding = Holding(device_id=device.identity.device_id, model=model)
                 self._holdings.setdefault(model.model_id, []).append(holding)
+
+    @property
+    def model_ids(self) -> Set[str]:
+        """The models that any device has something to say of."""
+        return self._holdings.keys()
 
     def status_of(self, entry: Entry) -> ModelStatus:
         """A model's status with what is held of it."""

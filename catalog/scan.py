@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from catalog.changes import Listings, is_unchanged, refreshed, same_but_for_times, same_content, same_words
+from catalog.changes import Listings, Names, is_unchanged, refreshed, same_but_for_times, same_content, same_words
 from catalog.discover import discover, rejected, unreadable
 from catalog.entry import Entry
 from catalog.hashing import checksum
@@ -53,7 +53,7 @@ class Scan:
         roots: Roots,
         folders: Iterable[Path],
         depth: HashDepth,
-        entry_of: Callable[[ModelFile], Entry],
+        entry_of: Callable[[ModelFile, Names], Entry],
     ) -> None:
         self._store, self._roots, self._depth, self._entry_of = store, roots, depth, entry_of
         self._folders = list(folders)
@@ -135,13 +135,13 @@ class Scan:
             yield from self._deepen(self._bring_up(entry, model, same=same))
 
     def _add(self, model: ModelFile) -> Entry:
-        entry = self._put(self._entry_of(model))
+        entry = self._put(self._entry_of(model, self._names))
         self._added.append(entry.id)
         return entry
 
     def _bring_up(self, entry: Entry, model: ModelFile, *, same: bool) -> Entry:
         """Bring an entry up to date with its file, and with what lies beside it."""
-        notes = notes_of(model, self._roots)
+        notes = notes_of(model, self._roots, self._names)
         if same and same_words(notes, entry.notes):
             # Only times moved: nothing that a client sees, so no new revision.
             return self._store.put(msgspec.structs.replace(entry, file=model, notes=notes), is_change=False)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
-from catalog import traits
+from catalog import counts, traits
 from catalog.entry import Entry
 from catalog.index import FIELDS, Found, Index, Wanted, texts_of
 from catalog.order import key_of
@@ -95,13 +95,12 @@ def _scores(entries: Mapping[str, Entry], index: Index, command: SearchModels, f
     by_hash = HASH_PREFIX.fullmatch(command.query.strip().lower())
     if found is None:
         return dict.fromkeys(entries, 0.0) if not command.query.strip() else {}
-    scores = {model_id: score for model_id, score in found.scores.items() if model_id in entries}
+    scores = found.scores
     asked = tuple(words(command.query))
     if ModelSearchField.Name in command.search_fields:
-        for model_id in scores:
-            name = index.facts[model_id].name_words
-            if name[: len(asked)] == asked:
-                scores[model_id] += EXACT if len(name) == len(asked) else BEGINS
+        for model_id in index.named(command.query):
+            if model_id in scores:
+                scores[model_id] += EXACT if index.facts[model_id].name_words == asked else BEGINS
     if by_hash is not None:
         for entry in entries.values():
             if entry.checksum.rpartition(":")[2].startswith(by_hash[1]):
@@ -123,7 +122,7 @@ def _filter(entries: Mapping[str, Entry], index: Index, command: SearchModels) -
             (not types or entry.type in types)
             and tags.issubset(index.facts[model_id].folded_tags)
             and (rating is None or (rated is not None and rated >= rating))
-            and (memory is None or entry.file.size_bytes <= memory)
+            and (memory is None or entry.file.weights_bytes <= memory)
             and (not devices or not devices.isdisjoint(traits.device_types(entry)))
         )
 
@@ -134,13 +133,13 @@ def facets(ids: Sequence[str], entries: Mapping[str, Entry], index: Index, held:
     """How many of the models have each type, tag, author and status; tags of one spelling but for case are one."""
     facts = list(map(index.facts.__getitem__, ids))
     tags = Counter(chain.from_iterable([fact.folded_tags for fact in facts]))
-    counts = {
-        "type": Counter([fact.type for fact in facts]),
+    found = {
+        "type": counts.types(facts),
         "tags": Counter({index.tags[folded]: count for folded, count in tags.items()}),
         "author": Counter([fact.author for fact in facts if fact.author]),
-        "status": Counter([held.status_of(entries[model_id]).value for model_id in ids]),
+        "status": counts.statuses(ids, facts, entries, held),
     }
-    return {name: dict(counter.most_common()) for name, counter in counts.items()}
+    return {name: dict(counter.most_common()) for name, counter in found.items()}
 
 
 def highlights(entry: Entry, fields: Sequence[ModelSearchField], wanted: Sequence[Wanted]) -> dict[str, str]:
@@ -173,7 +172,7 @@ def device_compatibility(entry: Entry, devices: Sequence[DeviceReport]) -> dict[
     """Device id → whether it runs models of this kind and has the memory for the weights."""
     return {
         device.identity.device_id: traits.runs_on(entry, device.identity.kind)
-        and entry.file.size_bytes <= device.identity.total_vram
+        and entry.file.weights_bytes <= device.identity.total_vram
         for device in devices
     }
 

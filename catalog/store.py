@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from itertools import islice
 from pathlib import Path, PurePath
 
 import msgspec
@@ -68,9 +69,14 @@ class Store:
         """Every model by id."""
         return self._entries
 
-    def take_touched(self) -> tuple[list[Entry], list[str]]:
-        """The models that changed since the last call, all of them at first, and the ids of those that are gone."""
-        touched, self._touched = self._touched, {}
+    def take_touched(self, most: int | None = None) -> tuple[list[Entry], list[str]]:
+        """The models that changed since the last call, all of them at first, and the ids of those that are gone.
+
+        Up to `most` of them; what is left is for the next call.
+        """
+        touched = list(islice(self._touched, most))
+        for model_id in touched:
+            del self._touched[model_id]
         there = [self._entries[model_id] for model_id in touched if model_id in self._entries]
         return there, [model_id for model_id in touched if model_id not in self._entries]
 

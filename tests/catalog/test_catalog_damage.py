@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from catalog.changes import Names
 from catalog.database import FILE_NAME
 from catalog.entry import Entry
 from catalog.newcomers import Newcomers
@@ -33,7 +34,7 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def newcomers(store: Store, roots: Roots) -> Callable[[ModelFile], Entry]:
+def newcomers(store: Store, roots: Roots) -> Callable[[ModelFile, Names], Entry]:
     return Newcomers(store, roots, Sidecars(roots.folders[0] / "spare", roots)).entry_of
 
 
