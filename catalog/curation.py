@@ -54,7 +54,7 @@ class Curator:
         warnings = type_warnings(declared, model.type)
         unsaved = self.library.store.commit()
         if patched.updated_fields:
-            warnings += filter(None, [self._sidecars.write(entry)])
+            warnings += filter(None, [self._write_sidecar(entry)])
         if unsaved:
             warnings.append(f"{entry.id} is not on disk yet, and a restart would forget it: {unsaved}")
         shown = self.library.show(entry)
@@ -147,10 +147,14 @@ class Curator:
 
     def copy_beside(self, entry: Entry) -> list[str]:
         """What clients wrote, in a sidecar; warnings of what could not be done."""
-        warnings = [self._sidecars.write(entry)]
+        warnings = [self._write_sidecar(entry)]
         if not self.library.store.is_durable:
             warnings.append(f"the catalogue has no file to write: its record of {entry.id} ends with this process")
         return [warning for warning in warnings if warning]
+
+    def _write_sidecar(self, entry: Entry) -> str:
+        first, *_ = self.library.store.ids_of(entry.file.path)
+        return self._sidecars.write(entry, is_first=entry.id == first)
 
     def look_again(self, path: str) -> None:
         """Bring every model at a path up to date with a file that was changed here."""

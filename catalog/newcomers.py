@@ -31,7 +31,7 @@ class Newcomers:
             path = Path(model.path)
             root = self._roots.root_of(path)
             model_id = self._store.free_id(path.relative_to(root), root, wished=beside.model_id if beside else "")
-        written = beside.written if beside else self._sidecars.elsewhere(model, model_id)
+        written = self._sidecars.recalled(model, model_id, beside)
         now = datetime.now(UTC)
         return Entry(
             id=model_id,

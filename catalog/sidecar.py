@@ -50,8 +50,11 @@ class Sidecars:
     def __init__(self, spare: Path, roots: Roots) -> None:
         self._spare, self._roots = spare, roots
 
-    def write(self, entry: Entry) -> str:
-        """Write what was written of a model beside it; "" where that is done, else a warning that says where it is."""
+    def write(self, entry: Entry, *, is_first: bool) -> str:
+        """Write what was written of a model beside it; "" where that is done, else a warning that says where it is.
+
+        A file may have several ids: what lies beside it is the first one's, the others have theirs in the other folder.
+        """
         content = Sidecar(
             format=FORMAT,
             model_id=entry.id,
@@ -60,6 +63,8 @@ class Sidecars:
             written=entry.written,
         )
         data = msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+        if not is_first:
+            return self._write_spare(entry, data, "")
         try:
             place(beside(entry.file.path), data)
         except OSError as error:
@@ -75,7 +80,7 @@ class Sidecars:
             place(path, data)
         except OSError as error:
             return f"the sidecar of {entry.id} was not written: {error.strerror}; the catalogue has the change"
-        return f"{entry.id} lies where nothing can be written ({reason}): its sidecar is {path}"
+        return f"{entry.id} lies where nothing can be written ({reason}): its sidecar is {path}" if reason else ""
 
     def drop_spare(self, model_id: str) -> None:
         """Remove the sidecar that lies here and not beside the model; nothing is said where none does."""
@@ -86,10 +91,13 @@ class Sidecars:
         """What lies beside a model; None where there is none to be read."""
         return self._read(beside(model.path))
 
-    def elsewhere(self, model: ModelFile, model_id: str) -> Written | None:
-        """What was written of a model without a sidecar beside it: in the folder for such, or in its own header."""
+    def recalled(self, model: ModelFile, model_id: str, beside: Sidecar | None) -> Written | None:
+        """What was written under an id: in the folder for such, else of its file under any id, else in the header."""
         spare = self._read(self._spare / f"{model_id}{SUFFIX}")
-        return spare.written if spare else carried(model)
+        found = spare or beside
+        if spare and beside and beside.model_id == model_id and beside.revision > spare.revision:
+            found = beside
+        return found.written if found else carried(model)
 
     def _read(self, path: Path) -> Sidecar | None:
         """A sidecar, held to the rules of a client: anybody may have brought it."""

@@ -71,7 +71,7 @@ def capabilities(entry: Entry) -> ModelCapabilities:
     return ModelCapabilities(
         supported_inference_types=["text-to-image", "image-to-image"],
         max_resolution=ImageResolution(width=side, height=side),
-        supported_precisions=PICTURE_PRECISIONS,
+        supported_precisions=_own_first(entry.file.dtype),
         supports_lora=True,
         supports_control_net=trait.has_control_nets,
         # `generate` takes no mask, whatever the model was trained for.
@@ -79,6 +79,12 @@ def capabilities(entry: Entry) -> ModelCapabilities:
         supports_image2_image=True,
         batch_limits=BatchSizeLimits(min=1, max=Limits().num_images, recommended=1),
     )
+
+
+def _own_first(dtype: str) -> list[PrecisionMode]:
+    """The precisions that picture models take, that of the file first."""
+    own = FILE_PRECISIONS.get(dtype)
+    return ([own] if own else []) + [precision for precision in PICTURE_PRECISIONS if precision is not own]
 
 
 def device_types(entry: Entry) -> list[DeviceType]:

@@ -46,6 +46,7 @@ def models(
             sort_direction=SortDirection.Descending if descending else SortDirection.Ascending,
             page=page,
             page_size=page_size,
+            include_details=True,
         ),
     )
 

@@ -33,13 +33,13 @@ def models_view(reply: ListModelsReply, width: int) -> RenderableType:
     """A page of models and what all of them amount to."""
     wide = width >= NARROW
     more = ("NAME", "TAGS") if wide else ()
-    made = table("MODEL", "TYPE", "SIZE", "STATUS", "DEVICES", *more, right=frozenset({"SIZE"}))
+    made = table("MODEL", "TYPE", "SIZE", "PRECISION", "STATUS", "DEVICES", *more, right=frozenset({"SIZE"}))
     for model in reply.models:
         extra = (Text(model.name), Text(", ".join(model.metadata.tags))) if wide else ()
         devices = ", ".join(model.loaded_on_devices)
-        made.add_row(
-            Text(model.id), model.type.value, size(model.file_size), status_text(model.status), devices, *extra
-        )
+        own = next((mode.value for mode in model.capabilities.supported_precisions), "-")
+        status = status_text(model.status)
+        made.add_row(Text(model.id), model.type.value, size(model.file_size), own, status, devices, *extra)
     types = ", ".join(f"{count} {kind.value}" for kind, count in reply.type_distribution.items() if count)
     foot = f"page {reply.page} of {reply.total_pages}, {reply.total_count} models" + (f": {types}" if types else "")
     return Group(made, Text(), Text(foot, style="dim"))

@@ -236,6 +236,35 @@ def test_a_sidecar_lies_beside_the_model_and_brings_a_new_catalogue_up_to_date(s
     assert sorted(fresh.ids()) == ["one", "sd"]
 
 
+def test_each_id_of_a_file_keeps_its_own_words_through_a_catalogue_begun_anew(shelf: Shelf) -> None:
+    shelf.register(shelf.root / "one.safetensors", model_id="uno")
+    update(shelf, {"name": "First"})
+    assert update(shelf, {"name": "Second"}, model_id="uno").warnings == []
+    content = json.loads((shelf.root / f"one.safetensors{sidecar.SUFFIX}").read_text())
+    assert (content["model_id"], content["written"]["name"]) == ("one", "First")
+    shelf.store.close()
+    (shelf.data / FILE_NAME).unlink()
+    again = Shelf(shelf.root, shelf.data)
+    again.scan()
+    again.register(shelf.root / "one.safetensors", model_id="uno")
+    assert {name: again.info(name).model.name for name in ("one", "uno")} == {"one": "First", "uno": "Second"}
+
+
+@pytest.mark.parametrize("newer", ["beside", "elsewhere"])
+def test_of_two_sidecars_of_one_id_the_later_revision_stands(shelf: Shelf, newer: str) -> None:
+    update(shelf, {"name": "Beside"})
+    path = shelf.root / f"one.safetensors{sidecar.SUFFIX}"
+    content = json.loads(path.read_text())
+    content["written"]["name"], content["revision"] = "Elsewhere", content["revision"] + (newer == "elsewhere") * 2 - 1
+    shelf.store.close()
+    (shelf.data / FILE_NAME).unlink()
+    (shelf.data / "sidecars").mkdir()
+    (shelf.data / "sidecars" / f"one{sidecar.SUFFIX}").write_text(json.dumps(content))
+    again = Shelf(shelf.root, shelf.data)
+    again.scan()
+    assert again.info("one").model.name == newer.capitalize()
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 2}', b"\xff", b" " * (sidecar.LIMIT_BYTES + 1)])
 def test_a_sidecar_of_garbage_is_left_alone(shelf: Shelf, tmp_path: Path, content: bytes) -> None:
     path = shelf.root / f"one.safetensors{sidecar.SUFFIX}"
