@@ -6,6 +6,8 @@ written `catalog.written`'s.
 
 from __future__ import annotations
 
+from typing import Any
+
 from catalog import spec
 from catalog.entry import Entry
 from protocol.records import ModelMetadata
@@ -39,9 +41,17 @@ def metadata_of(entry: Entry) -> ModelMetadata:
         created_date=written.created_date or stated.created_date,
         source_url=written.source_url or notes.said.source_url or None,
         training_parameters=notes.training if written.training_parameters is None else written.training_parameters,
-        configuration=({"family": entry.file.family} if entry.file.family else {}) | (written.configuration or {}),
+        configuration=configuration_of(entry) | (written.configuration or {}),
         custom={key: value for key, value in found.items() if value} | written.custom,
     )
+
+
+def configuration_of(entry: Entry) -> dict[str, Any]:
+    """What a file says of how it is drawn: a family that ModelType has no word for, what it was trained to predict."""
+    file = entry.file
+    found = {"family": file.family, "prediction_type": file.says.prediction, "packed": file.packed}
+    stated: dict[str, Any] = {key: value for key, value in found.items() if value}
+    return stated | ({"zero_terminal_snr": True} if file.says.zero_snr else {})
 
 
 def _chosen(written: str | None, stated: str) -> str:

@@ -19,6 +19,7 @@ from modelfiles.headers import Header, Tensor, dtype_bytes, read_header
 from modelfiles.jsonfile import corrupted, unsafe
 from modelfiles.paths import Roots
 from modelfiles.profiles import VirtualProfile
+from modelfiles.statements import Statement, packed_format, statement_of
 from modelfiles.tails import check_end
 from modelfiles.text import is_text, shown
 from protocol.enums import ComponentType, ModelType
@@ -75,6 +76,7 @@ class ModelFile(Record, frozen=True, kw_only=True):
     `size_bytes`: of the file, of the weight files that the pipeline uses, or the profile's; `tensor_bytes`: of the
     tensors among them that are used, `unused_bytes`: of those that are not, such as a second, averaged copy.
     `dtype` is the type with the most bytes ("" for a profile). `family` is named where ModelType has no word for it.
+    `says` is what a single file says of itself, `packed` the format of numbers that are no plain ones.
     `config_path` is the folder of the same stem beside a single file ("" where there is none). `native_side` is the
     side in pixels that the configuration or ModelSpec states, 0 where none does.
     """
@@ -96,6 +98,8 @@ class ModelFile(Record, frozen=True, kw_only=True):
     profile: VirtualProfile | None = None
     unused_bytes: int = 0
     family: str = ""
+    says: Statement = Statement()
+    packed: str = ""
 
     @property
     def weights_bytes(self) -> int:
@@ -202,6 +206,8 @@ def _single(path: Path, roots: Roots) -> ModelFile:
         unused_bytes=header.data_bytes - sum(dtypes.values()),
         parts=_single_parts(path, found, used),
         family=families.family_name(found, header.tensors),
+        says=statement_of(header.tensors, header.metadata),
+        packed="" if found is ModelType.LoRA else packed_format(header.tensors),
         fingerprints=fingerprints,
         metadata=header.metadata,
         dtype=_most(dtypes),
@@ -257,6 +263,7 @@ def _folder_model(
         fingerprints=watched,
         dtype=_most(dtypes),
         dtype_bytes=dtypes,
+        packed=next((part.weights.packed for part in listed if part.weights and part.weights.packed), ""),
         class_name=pipeline.class_name if pipeline else listed[0].class_name,
         native_side=pipeline.sample_size * LATENT_FACTOR if pipeline else 0,
         in_channels=pipeline.in_channels if pipeline else 0,

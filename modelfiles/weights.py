@@ -14,6 +14,7 @@ from modelfiles.fingerprints import Fingerprint
 from modelfiles.headers import Header, dtype_bytes, read_header
 from modelfiles.jsonfile import INDEX_LIMIT_BYTES, corrupted, read_object, unsafe
 from modelfiles.paths import Roots
+from modelfiles.statements import packed_format
 from modelfiles.tails import check_end
 from protocol.records import Record
 
@@ -38,7 +39,7 @@ def weight_names(stem: str) -> list[str]:
 
 
 class Weights(Record, frozen=True, kw_only=True):
-    """The files (absolute) of one part; bytes are tensor data.
+    """The files (absolute) of one part; bytes are tensor data, `packed` the format of numbers that are no plain ones.
 
     `reads` are they all under the names that a library looks for: without a variant, and never both an index and a
     single file, since libraries differ in which of them they prefer.
@@ -50,6 +51,7 @@ class Weights(Record, frozen=True, kw_only=True):
     tensor_bytes: int
     dtype_bytes: dict[str, int]
     fingerprints: list[Fingerprint]
+    packed: str = ""
 
 
 def find_weights(folder: Path, stem: str, name: str, roots: Roots) -> Weights:
@@ -108,5 +110,6 @@ def _weights(headers: list[Header], reads: dict[str, str], index: Fingerprint | 
         file_bytes=sum(header.fingerprint.size for header in headers),
         tensor_bytes=sum(header.data_bytes for header in headers),
         dtype_bytes=dtypes,
+        packed=packed_format(tensor for header in headers for tensor in header.tensors),
         fingerprints=[*([index] if index else []), *(header.fingerprint for header in headers)],
     )

@@ -17,6 +17,7 @@ _SLOW = (
     "catalog/test_catalog_process.py",
     "chaos",
     "cli/test_cli_commands.py",
+    "cli/test_cli_mending.py",
     "configs",
     "demo",
     "fuzz/test_fuzz.py",
@@ -26,6 +27,7 @@ _SLOW = (
     "simulation",
     "worker/test_cpu.py",
     "worker/test_process.py",
+    "worker/test_schedules.py",
     "worker/test_skeleton.py",
     "worker/test_swaps.py",
 )

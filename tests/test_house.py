@@ -35,6 +35,7 @@ TORCH_FILES = {
     "worker/loader.py",
     "worker/pipelines.py",
     "worker/running.py",
+    "worker/schedules.py",
     "worker/skeleton.py",
 }
 """The worker's files that may name torch, diffusers or transformers; the rest of it starts without them."""

@@ -25,16 +25,17 @@ from modelfiles import folders
 from modelfiles.allowed import COMPONENTS, NAMED_PARTS, PIPELINES
 from modelfiles.families import SINGLE_FILE_PARTS
 from modelfiles.headers import Header, read_header
-from modelfiles.jsonfile import corrupted, incompatible, read_object
+from modelfiles.jsonfile import JsonObject, corrupted, incompatible, read_object
 from modelfiles.model import ModelFile, Part
 from protocol.enums import ComponentType, ModelPrecision
 from protocol.errors import ErrorCode, Fault
 from settings.logs import Logger
+from worker import schedules
 from worker.configurations import Configuration, configuration_source, own_tokenizers
 from worker.devices.base import Build, PartBytes
 from worker.job import Job
 from worker.pipelines import TEXT_TO_IMAGE, Pipelines
-from worker.skeleton import CONFIG, Held, check_folder, check_module, check_scheduler
+from worker.skeleton import CONFIG, SCHEDULER_CONFIG, Held, check_folder, check_module, check_scheduler
 from worker.staging import Staging
 from worker.vocabularies import bound_tokenizers
 
@@ -196,11 +197,25 @@ def _single_file(build: Build, configuration: Configuration, staging: Staging, j
         )
     built = time.perf_counter()
     components = dict(pipeline.components)
+    schedule = Path(folder) / "scheduler" / SCHEDULER_CONFIG
+    config = None if configuration.is_family or not schedule.is_file() else read_object(schedule)
+    components["scheduler"] = _stated_scheduler(build, components["scheduler"], weights, config, job)
     for component in components.values():
         make_private(component)
     job.phases["build_ms"] += (built - began) * 1000
     job.phases["read_ms"] += (time.perf_counter() - built) * 1000
     return _pipelines(text_class, components, read_object(Path(folder) / folders.INDEX))
+
+
+def _stated_scheduler(build: Build, own: Any, weights: str, config: JsonObject | None, job: Job) -> Any:
+    """The scheduler of a single file, as its weights say that they must be drawn; `config` is what somebody wrote."""
+    says = build.file.says
+    if not says.source:
+        return own
+    sigmas = schedules.edm_sigmas(weights, read_header(Path(weights))) if says.edm else {}
+    made, warnings = schedules.stated(own, says, config, sigmas)
+    job.warnings += warnings
+    return made
 
 
 def _check_single(build: Build, configuration: Configuration, folder: Path, header: Header) -> None:

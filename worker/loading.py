@@ -140,6 +140,7 @@ def _from_ram(engine: Engine, job: Job, resident: Resident) -> Brought:
 
 def _from_disk(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: Resident | None) -> Brought:
     file = inspect(ref.path, engine.roots)
+    precision.refuse_packed(file)
     configuration, config_path = wish.configuration, wish.config_path
     if configuration is None and replaced is not None:
         configuration, config_path = replaced.configuration, config_path or replaced.resolved.config_path

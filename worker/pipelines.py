@@ -1,4 +1,4 @@
-"""The pipelines that this worker runs: their classes, schedulers and differences, as tables."""
+"""The pipelines that this worker runs: their classes and differences, as tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import diffusers
 import torch
 
-from protocol.errors import invalid
+from worker import schedules
 
 TEXT_TO_IMAGE = {
     "StableDiffusionPipeline": diffusers.StableDiffusionPipeline,
@@ -29,26 +29,6 @@ IMAGE_TO_IMAGE = {
     diffusers.StableDiffusion3Pipeline: diffusers.StableDiffusion3Img2ImgPipeline,
     diffusers.FluxPipeline: diffusers.FluxImg2ImgPipeline,
 }
-
-NOISE_SCHEDULERS = (
-    diffusers.DDIMScheduler,
-    diffusers.DDPMScheduler,
-    diffusers.DEISMultistepScheduler,
-    diffusers.DPMSolverMultistepScheduler,
-    diffusers.DPMSolverSinglestepScheduler,
-    diffusers.EulerAncestralDiscreteScheduler,
-    diffusers.EulerDiscreteScheduler,
-    diffusers.HeunDiscreteScheduler,
-    diffusers.KDPM2AncestralDiscreteScheduler,
-    diffusers.KDPM2DiscreteScheduler,
-    diffusers.LCMScheduler,
-    diffusers.PNDMScheduler,
-    diffusers.UniPCMultistepScheduler,
-)
-"""Schedulers of models that predict noise."""
-
-FLOW_SCHEDULERS = (diffusers.FlowMatchEulerDiscreteScheduler,)
-"""Schedulers of models that predict a flow."""
 
 DEFAULT_SIDES = {
     diffusers.StableDiffusionPipeline: 768,
@@ -104,7 +84,11 @@ class Pipelines:
         """A pipeline over the components with a fresh scheduler. Raises Fault INVALID_ARGUMENT."""
         cls = IMAGE_TO_IMAGE[self.text_class] if from_image else self.text_class
         accepted = inspect.signature(cls.__init__).parameters
-        given = {**self.components, **self._settings, "scheduler": self._scheduler(scheduler)}
+        given = {
+            **self.components,
+            **self._settings,
+            "scheduler": schedules.named(self.components["scheduler"], scheduler),
+        }
         arguments = {name: value for name, value in given.items() if name in accepted}
         pipeline = cls(**arguments)
         pipeline.set_progress_bar_config(disable=True)
@@ -127,23 +111,6 @@ class Pipelines:
             _whole(rows * pipeline.vae_scale_factor, limit, multiple),
         )
 
-    def _scheduler(self, name: str) -> Any:
-        own = self.components["scheduler"]
-        choices = FLOW_SCHEDULERS if isinstance(own, FLOW_SCHEDULERS) else NOISE_SCHEDULERS
-        cls = type(own)
-        if name:
-            named = {word: choice for choice in choices for word in _names(choice)}
-            if name.lower() not in named:
-                raise invalid("scheduler", name, f"one of {', '.join(choice.__name__ for choice in choices)}")
-            cls = named[name.lower()]
-        return cls.from_config(own.config)
-
 
 def _whole(side: int, limit: int, multiple: int) -> int:
     return int(max(multiple, min(side, limit) // multiple * multiple))
-
-
-def _names(scheduler: type) -> tuple[str, ...]:
-    full = scheduler.__name__.lower()
-    short = full.removesuffix("scheduler")
-    return full, short, short.removesuffix("discrete").removesuffix("multistep")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from modelfiles.headers import DTYPE_BITS
 from modelfiles.model import ModelFile
@@ -57,6 +58,14 @@ def estimate_bytes(file: ModelFile, precision: ModelPrecision) -> int:
     return sum(
         size * bits // DTYPE_BITS[dtype] if dtype in _FLOATS else size for dtype, size in file.dtype_bytes.items()
     )
+
+
+def refuse_packed(file: ModelFile) -> None:
+    """Raise Fault NOT_SUPPORTED for a file whose numbers mean nothing without the scales beside them."""
+    if file.packed:
+        name = Path(file.path).name
+        text = f"{name} holds weights packed as {file.packed}: this version takes plain numbers alone"
+        raise Fault(ErrorCode.NOT_SUPPORTED, text, details={"format": file.packed.partition(" (")[0]})
 
 
 def refuse(wanted: ModelPrecision, precisions: Sequence[ModelPrecision], model_id: str, device_id: str) -> Fault:

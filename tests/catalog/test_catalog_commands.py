@@ -94,6 +94,18 @@ def test_a_family_without_a_word_of_its_own_stands_in_the_configuration(shelf: S
     assert shelf.info("toy").model.metadata.configuration == {"family": "TextualInversion", "mine": 1}
 
 
+def test_what_a_file_says_of_its_training_stands_in_the_configuration(shelf: Shelf) -> None:
+    tensor_file(shelf.root / "v.safetensors", [*SD15_NAMES, "v_pred", "ztsnr"])
+    tensor_file(shelf.root / "packed.safetensors", [*SD15_NAMES, "model.diffusion_model.out.2.scale_weight"])
+    shelf.scan()
+    (found,) = (
+        model for model in shelf.listed(include_details=True).models if model.file_path.endswith("/v.safetensors")
+    )
+    assert found.metadata.configuration == {"prediction_type": "v_prediction", "zero_terminal_snr": True}
+    assert "scaled fp8" in shelf.info("packed").model.metadata.configuration["packed"]
+    assert shelf.info("one").model.metadata.configuration == {}
+
+
 def test_parts_left_out_are_empty_and_say_so(shelf: Shelf) -> None:
     reply = shelf.info("sd", include_metadata=False, include_components=False, include_requirements=False)
     assert reply.model.components == []

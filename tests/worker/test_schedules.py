@@ -1,0 +1,142 @@
+"""A file is drawn as its weights say that they were trained, whatever its configuration says, and never in silence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from protocol import commands as c
+from protocol.errors import ErrorCode
+from protocol.replies import GenerateReply, LoadModelReply
+from tests.worker.bench import Bench, worker_spec
+
+SINGLE = "tiny-sdxl-single"
+V = {"prediction_type": "v_prediction"}
+ZERO_SNR = {"rescale_betas_zero_snr": True}
+
+
+class Shelf:
+    """A root of single files with configurations beside them, and a device over it."""
+
+    def __init__(self, source: Path, folder: Path) -> None:
+        self._source, self.root = source, folder / "models"
+        self.root.mkdir()
+        self._tensors = load_file(source / f"{SINGLE}.safetensors")
+        self.bench = Bench(self.root, worker_spec(self.root))
+
+    def add(
+        self,
+        name: str,
+        tensors: dict[str, torch.Tensor] | None = None,
+        metadata: dict[str, str] | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> str:
+        """A file with these tensors and metadata more, whose scheduler's configuration says this more; its name."""
+        stated = {"format": "pt", **(metadata or {})}
+        save_file({**self._tensors, **(tensors or {})}, self.root / f"{name}.safetensors", metadata=stated)
+        shutil.copytree(self._source / SINGLE, self.root / name)
+        path = self.root / name / "scheduler/scheduler_config.json"
+        silent = {key: value for key, value in json.loads(path.read_text()).items() if key not in (*V, *ZERO_SNR)}
+        path.write_text(json.dumps(silent | (config or {})))
+        return f"{name}.safetensors"
+
+    def load(self, name: str) -> LoadModelReply:
+        return self.bench.reply(LoadModelReply, c.LoadModel(model_id=name), name)
+
+    def draw(self, name: str, **fields: Any) -> bytes:
+        command = c.Generate(model_id=name, prompt="a boat", steps=3, seed=7, width=64, height=64, **fields)
+        outcome = self.bench.run(command, name)
+        assert isinstance(outcome.reply, GenerateReply), outcome.reply.error
+        return outcome.attachments[0]
+
+
+@pytest.fixture
+def shelf(model_root: Path, tmp_path: Path) -> Shelf:
+    torch.set_num_threads(1)
+    return Shelf(model_root, tmp_path)
+
+
+EMPTY = torch.zeros(0)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "meant"),
+    [
+        ({"v_pred": EMPTY}, {}, V),
+        ({"v_pred": EMPTY, "ztsnr": EMPTY}, {}, V | ZERO_SNR),
+        ({"ztsnr": EMPTY}, {}, ZERO_SNR),
+        ({}, {"modelspec.prediction_type": "v"}, V),
+        ({}, {"ss_v_parameterization": "True"}, V),
+    ],
+)
+def test_the_picture_is_that_of_a_configuration_that_says_the_same(
+    shelf: Shelf, tensors: dict[str, torch.Tensor], metadata: dict[str, str], meant: dict[str, Any]
+) -> None:
+    stated = shelf.add("stated", tensors, metadata)
+    configured = shelf.add("configured", config=meant)
+    plain = shelf.add("plain")
+    assert shelf.load(stated).warnings == []
+    picture = shelf.draw(stated)
+    assert picture == shelf.draw(configured)
+    assert picture != shelf.draw(plain)
+
+
+def test_a_configuration_that_says_otherwise_is_named_in_a_warning(shelf: Shelf) -> None:
+    stated = shelf.add("stated", {"v_pred": EMPTY}, config={"prediction_type": "epsilon"})
+    (warning,) = shelf.load(stated).warnings
+    assert "'epsilon'" in warning and "v_pred" in warning and "'v_prediction'" in warning
+    assert shelf.draw(stated) == shelf.draw(shelf.add("configured", config=V))
+    equal = shelf.add("equal", {"v_pred": EMPTY}, config=V)
+    assert shelf.load(equal).warnings == []
+
+
+def test_a_scheduler_that_knows_no_zero_terminal_snr_gives_way_and_is_not_to_be_had(shelf: Shelf) -> None:
+    pndm = {"_class_name": "PNDMScheduler", "skip_prk_steps": True}
+    stated = shelf.add("stated", {"v_pred": EMPTY, "ztsnr": EMPTY}, config=pndm)
+    index = shelf.root / "stated/model_index.json"
+    index.write_text(index.read_text().replace("EulerDiscreteScheduler", "PNDMScheduler"))
+    shelf.load(stated)
+    assert shelf.draw(stated) == shelf.draw(stated, scheduler="euler")
+    assert shelf.draw(stated, scheduler="ddim") != shelf.draw(stated)
+    error = shelf.bench.error(
+        c.Generate(model_id=stated, prompt="x", steps=1, width=64, height=64, scheduler="pndm"), stated
+    )
+    assert error.code is ErrorCode.INVALID_ARGUMENT and "EulerDiscreteScheduler" in error.message
+    assert "PNDMScheduler," not in error.message
+
+
+def test_cosxl_is_drawn_with_its_own_range_of_noise(shelf: Shelf) -> None:
+    sigmas = {"edm_vpred.sigma_max": torch.tensor(120.0), "edm_vpred.sigma_min": torch.tensor(0.002)}
+    cosxl = shelf.add("cosxl", sigmas)
+    other = shelf.add("other", {**sigmas, "edm_vpred.sigma_max": torch.tensor(40.0)})
+    (warning,) = shelf.load(cosxl).warnings
+    assert "EDMEulerScheduler" in warning and "edm_vpred.sigma_max" in warning
+    pictures = {shelf.draw(name) for name in (cosxl, other, shelf.add("plain"))}
+    assert len(pictures) == 3
+    error = shelf.bench.error(
+        c.Generate(model_id=cosxl, prompt="x", steps=1, width=64, height=64, scheduler="euler"), cosxl
+    )
+    assert error.code is ErrorCode.INVALID_ARGUMENT and "EDMEulerScheduler" in error.message
+
+
+def test_what_no_scheduler_here_could_draw_is_refused_at_the_load(shelf: Shelf) -> None:
+    playground = shelf.add("playground", {"edm_mean": torch.zeros(4), "edm_std": torch.ones(4)})
+    error = shelf.bench.error(c.LoadModel(model_id=playground), playground)
+    assert error.code is ErrorCode.MODEL_INCOMPATIBLE and "edm_mean" in error.message
+
+
+@pytest.mark.parametrize("ending", ["scale_weight", "weight_scale", "quant_state.bitsandbytes__nf4"])
+def test_packed_weights_are_refused_by_the_name_of_their_format_and_evict_nobody(shelf: Shelf, ending: str) -> None:
+    plain = shelf.add("plain")
+    shelf.load(plain)
+    packed = shelf.add("packed", {f"model.diffusion_model.out.2.{ending}": torch.ones(1)})
+    error = shelf.bench.error(c.LoadModel(model_id=packed), packed)
+    assert error.code is ErrorCode.NOT_SUPPORTED
+    assert error.details["format"] in error.message and ending in error.message
+    assert shelf.bench.engine.cache.get(plain) is not None
