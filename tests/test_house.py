@@ -33,6 +33,7 @@ TORCH_FILES = {
     "worker/devices/torch_device.py",
     "worker/livetensors.py",
     "worker/loader.py",
+    "worker/originals.py",
     "worker/pipelines.py",
     "worker/running.py",
     "worker/schedules.py",

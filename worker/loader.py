@@ -30,7 +30,7 @@ from modelfiles.model import ModelFile, Part
 from protocol.enums import ComponentType, ModelPrecision
 from protocol.errors import ErrorCode, Fault
 from settings.logs import Logger
-from worker import schedules
+from worker import originals, schedules
 from worker.configurations import Configuration, configuration_source, own_tokenizers
 from worker.devices.base import Build, PartBytes
 from worker.job import Job
@@ -241,11 +241,22 @@ def _check_single(build: Build, configuration: Configuration, folder: Path, head
                 starts = tuple(part.prefixes) or ("",)
                 tensors = [tensor for tensor in header.tensors if tensor.name.startswith(starts)]
                 named = msgspec.structs.replace(part, library=str(pair[0]), class_name=str(pair[1]))
-                check_module(part.name, _class(named), read_object(config), Held.of(tensors, exact=False))
+                module = check_module(part.name, _class(named), read_object(config), Held.of(tensors, exact=False))
+                _refuse_lacking(build, named, originals.lacking(named.class_name, module, tensors))
     except Fault as fault:
+        if fault.code is ErrorCode.MODEL_CORRUPTED:
+            raise
         text = f"{fault.info.message}; its weights do not fit {configuration_source(build)}"
         code = ErrorCode.MODEL_LOADING_FAILED if configuration.is_family else fault.code
         raise Fault(code, text, details=fault.info.details) from None
+
+
+def _refuse_lacking(build: Build, part: Part, absent: list[str]) -> None:
+    """Raise Fault MODEL_CORRUPTED for a single file without some tensors of a part."""
+    if absent:
+        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+        text = f"{Path(build.file.path).name} lacks the tensor {absent[0]}{more} of its {part.name}"
+        raise corrupted(text, part=part.name, tensor=absent[0], missing=absent[:20])
 
 
 def _named_in(error: str, folder: Path) -> str:

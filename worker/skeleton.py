@@ -65,9 +65,9 @@ def check_folder(part: str, cls: Any, folder: Path) -> None:
     check_module(part, cls, read_object(folder / CONFIG), Held.of(tensors, exact=True))
 
 
-def check_module(part: str, cls: Any, config: JsonObject, held: Held) -> None:
-    """Raise Fault MODEL_INCOMPATIBLE where the class cannot be built from the configuration, or asks for more than the
-    weights have, or for other shapes."""
+def check_module(part: str, cls: Any, config: JsonObject, held: Held) -> torch.nn.Module:
+    """The module without memory. Raises Fault MODEL_INCOMPATIBLE where the class cannot be built from the
+    configuration, or asks for more than the weights have, or for other shapes."""
     try:
         with _bounded(held):
             module = _module(cls, config)
@@ -79,6 +79,7 @@ def check_module(part: str, cls: Any, config: JsonObject, held: Held) -> None:
             key = _blamed(lambda without: _module(cls, without), config, error)
         raise _unbuildable(part, error, config, key) from None
     _compare(part, module, held)
+    return module
 
 
 def check_scheduler(part: str, cls: Any, folder: Path) -> None:

@@ -1,0 +1,98 @@
+"""A single file without one of its tensors is told by that tensor's own name, whatever part it belongs to."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from modelfiles.families import file_parts
+from modelfiles.headers import Tensor, read_header
+from modelfiles.model import inspect
+from modelfiles.paths import Roots
+from protocol import commands as c
+from protocol.errors import ErrorCode
+from tests.worker.bench import Bench, worker_spec
+from worker import originals
+from worker.loader import _class
+from worker.skeleton import Held, check_module
+
+SINGLES = ("tiny-sd15-single", "tiny-sdxl-single")
+COMPUTED = ("position_ids", "logit_scale", ".text_projection")
+"""Endings of what a file may lack: it is made, or used by nobody."""
+
+
+class Parts:
+    """The parts of a single file with their modules, for asking what a file without this or that would lack."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        path = root / f"{name}.safetensors"
+        file = inspect(path, Roots([root]))
+        index = json.loads((root / name / "model_index.json").read_text())
+        parts = file_parts(file.type, read_header(path).tensors)
+        self.of: dict[str, tuple[str, torch.nn.Module, list[Tensor]]] = {}
+        for part, tensors in parts.items():
+            library, class_name = index[part.name]
+            config = json.loads((root / name / part.name / "config.json").read_text())
+            listed = next(known for known in file.parts if known.name == part.name)
+            cls = _class(type(listed)(**{**_fields(listed), "library": library, "class_name": class_name}))
+            module = check_module(part.name, cls, config, Held.of(tensors, exact=False))
+            self.of[part.name] = class_name, module, tensors
+
+
+def _fields(part: object) -> dict[str, object]:
+    return {name: getattr(part, name) for name in part.__struct_fields__}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", SINGLES)
+def test_whole_files_lack_nothing(model_root: Path, name: str) -> None:
+    for class_name, module, tensors in Parts(model_root, name).of.values():
+        assert originals.lacking(class_name, module, tensors) == []
+
+
+@pytest.mark.parametrize("name", SINGLES)
+def test_each_tensor_that_is_taken_away_is_named_as_the_file_would_have_it(model_root: Path, name: str) -> None:
+    chance = random.Random(name)
+    for class_name, module, tensors in Parts(model_root, name).of.values():
+        read = [tensor for tensor in tensors if not tensor.name.endswith(COMPUTED)]
+        named = 0
+        for gone in chance.sample(read, 24):
+            absent = originals.lacking(class_name, module, [tensor for tensor in tensors if tensor is not gone])
+            assert absent, gone.name
+            named += any(gone.name.endswith(one) for one in absent)
+        assert named >= 18, class_name
+
+
+def test_another_layout_is_no_lack(model_root: Path) -> None:
+    class_name, module, tensors = Parts(model_root, SINGLES[0]).of["unet"]
+    assert originals.lacking(class_name, module, tensors[: len(tensors) // 3]) == []
+    assert originals.lacking("SomethingElse", module, tensors) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "gone", "part"),
+    [
+        (SINGLES[0], "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight", "unet"),
+        (SINGLES[0], "first_stage_model.decoder.mid.block_1.conv1.weight", "vae"),
+        (SINGLES[0], "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight", "text_encoder"),
+        (SINGLES[1], "conditioner.embedders.1.model.ln_final.weight", "text_encoder_2"),
+        (SINGLES[1], "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight", "text_encoder_2"),
+    ],
+)
+def test_a_load_says_which_tensor_of_which_part_is_missing(
+    model_root: Path, tmp_path: Path, name: str, gone: str, part: str
+) -> None:
+    root = tmp_path / "models"
+    root.mkdir()
+    tensors = load_file(model_root / f"{name}.safetensors")
+    del tensors[gone]
+    save_file(tensors, root / "m.safetensors", metadata={"format": "pt"})
+    shutil.copytree(model_root / name, root / "m")
+    error = Bench(root, worker_spec(root)).error(c.LoadModel(model_id="m.safetensors"), "m.safetensors")
+    assert (error.code, error.details["part"]) == (ErrorCode.MODEL_CORRUPTED, part)
+    assert f"its {part}" in error.message and "tensor" in error.message
