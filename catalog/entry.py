@@ -10,6 +10,7 @@ from datetime import datetime
 from catalog.notes import Notes
 from catalog.written import Written
 from modelfiles.model import ModelFile
+from modelfiles.modes import modes_of
 from protocol.enums import HashDepth, ModelStatus, ModelType
 from protocol.link import ModelRef, ProfileFigures
 from protocol.records import Record
@@ -52,6 +53,7 @@ class Entry(Record, frozen=True, kw_only=True):
             config_path=self.file.config_path,
             revision=self.revision,
             profile=_figures(self.file),
+            modes=[mode.value for mode in modes_of(self.file)],
         )
 
 

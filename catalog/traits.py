@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from catalog.entry import Entry
 from catalog.usage import Totals
 from modelfiles.model import Kind
+from modelfiles.modes import Mode, modes_of
 from protocol.enums import DeviceKind, DeviceType, ModelType, PrecisionMode
 from protocol.records import (
     BatchSizeLimits,
@@ -67,16 +68,16 @@ def capabilities(entry: Entry) -> ModelCapabilities:
     if trait is None:
         own = FILE_PRECISIONS.get(entry.file.dtype)
         return ModelCapabilities(supported_precisions=[own] if own else [])
-    side = native_side(entry)
+    side, modes = native_side(entry), modes_of(entry.file)
     return ModelCapabilities(
-        supported_inference_types=["text-to-image", "image-to-image"],
+        supported_inference_types=[mode.value for mode in modes],
         max_resolution=ImageResolution(width=side, height=side),
         supported_precisions=_own_first(entry.file.dtype),
         supports_lora=True,
         supports_control_net=trait.has_control_nets,
         # `generate` takes no mask, whatever the model was trained for.
         supports_inpainting=False,
-        supports_image2_image=True,
+        supports_image2_image=Mode.IMAGE in modes,
         batch_limits=BatchSizeLimits(min=1, max=Limits().num_images, recommended=1),
     )
 

@@ -91,6 +91,7 @@ class PipelineFolder(Record, frozen=True, kw_only=True):
     watched: list[Fingerprint]
     sample_size: int = 0
     in_channels: int = 0
+    latent_channels: int = 0
 
 
 def is_pipeline_folder(folder: Path) -> bool:
@@ -130,7 +131,7 @@ def read_pipeline(folder: Path, roots: Roots, *, with_weights: bool = True) -> P
     named = _named_parts(index)
     check_needed(class_name, (name for name, _ in named))
     parts = [_read_part(folder, name, pair, roots, with_weights) for name, pair in named]
-    denoiser = _denoiser_config(parts)
+    denoiser = _config_of(parts, ComponentType.UNet, ComponentType.Transformer)
     watched += [fingerprint for part in parts for fingerprint in part.watched]
     return PipelineFolder(
         class_name=class_name,
@@ -139,6 +140,7 @@ def read_pipeline(folder: Path, roots: Roots, *, with_weights: bool = True) -> P
         watched=watched,
         sample_size=_size(denoiser.get("sample_size")),
         in_channels=_size(denoiser.get("in_channels")),
+        latent_channels=_size(_config_of(parts, ComponentType.VAE).get("latent_channels")),
     )
 
 
@@ -273,9 +275,10 @@ def refuse_scripts(folder: Path) -> None:
             raise unsafe(f"{folder.name} holds the program {path.name[:80]}: a model must not bring code")
 
 
-def _denoiser_config(parts: list[FolderPart]) -> JsonObject:
+def _config_of(parts: list[FolderPart], *kinds: ComponentType) -> JsonObject:
+    """The configuration of the first part of one of these kinds."""
     for part in parts:
-        if part.type in (ComponentType.UNet, ComponentType.Transformer) and part.config:
+        if part.type in kinds and part.config:
             return read_object(Path(part.config))
     return {}
 

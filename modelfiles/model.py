@@ -38,6 +38,9 @@ PART_TYPES = {
 """What a folder is that holds one part alone."""
 
 
+LATENT_TENSORS = ("first_stage_model.decoder.conv_in.weight", "vae.decoder.conv_in.weight")
+"""The first tensors that see a latent picture: their second size is its channels."""
+
 LATENT_FACTOR = 8
 """Pixels to a side of one latent pixel: every family's VAE halves three times."""
 
@@ -95,6 +98,7 @@ class ModelFile(Record, frozen=True, kw_only=True):
     class_name: str = ""
     native_side: int = 0
     in_channels: int = 0
+    latent_channels: int = 0
     profile: VirtualProfile | None = None
     unused_bytes: int = 0
     family: str = ""
@@ -214,7 +218,8 @@ def _single(path: Path, roots: Roots) -> ModelFile:
         dtype_bytes=dtypes,
         config_path=config_path,
         native_side=_stated_side(header.metadata),
-        in_channels=_first_channels(header),
+        in_channels=_channels(header, (families.DIFFUSION + "input_blocks.0.0.weight",)),
+        latent_channels=_channels(header, LATENT_TENSORS),
     )
 
 
@@ -267,6 +272,7 @@ def _folder_model(
         class_name=pipeline.class_name if pipeline else listed[0].class_name,
         native_side=pipeline.sample_size * LATENT_FACTOR if pipeline else 0,
         in_channels=pipeline.in_channels if pipeline else 0,
+        latent_channels=pipeline.latent_channels if pipeline else 0,
     )
 
 
@@ -301,6 +307,6 @@ def _stated_side(metadata: dict[str, str]) -> int:
     return max((int(side) for side in sides if side.isascii() and side.isdigit() and len(side) < 6), default=0)
 
 
-def _first_channels(header: Header) -> int:
-    name = families.DIFFUSION + "input_blocks.0.0.weight"
-    return next((tensor.shape[1] for tensor in header.tensors if tensor.name == name and len(tensor.shape) > 1), 0)
+def _channels(header: Header, names: tuple[str, ...]) -> int:
+    """The channels that the first of these tensors takes; 0 where the file has none of them."""
+    return next((tensor.shape[1] for tensor in header.tensors if tensor.name in names and len(tensor.shape) > 1), 0)

@@ -34,7 +34,7 @@ from worker import originals, schedules
 from worker.configurations import Configuration, configuration_source, own_tokenizers
 from worker.devices.base import Build, PartBytes
 from worker.job import Job
-from worker.pipelines import TEXT_TO_IMAGE, Pipelines
+from worker.pipelines import IMAGE_TO_IMAGE, TEXT_TO_IMAGE, Pipelines
 from worker.skeleton import CONFIG, SCHEDULER_CONFIG, Held, check_folder, check_module, check_scheduler
 from worker.staging import Staging
 from worker.vocabularies import bound_tokenizers
@@ -111,8 +111,10 @@ def _folder(build: Build, staging: Staging, job: Job, tell: Tell) -> Pipelines:
 
 def _pipelines(text_class: type[Any], components: dict[str, Any], index: dict[str, Any]) -> Pipelines:
     """The components with the optional ones that a folder lacks, and the settings that its index holds."""
-    accepted = inspect.signature(text_class.__init__).parameters
-    optional = {name: None for name in ("safety_checker", "feature_extractor", "image_encoder") if name in accepted}
+    accepted = {**inspect.signature(text_class).parameters, **inspect.signature(IMAGE_TO_IMAGE[text_class]).parameters}
+    optional: dict[str, Any] = {
+        name: None for name in ("safety_checker", "feature_extractor", "image_encoder") if name in accepted
+    }
     optional |= {name: None for name in accepted if name.startswith(("text_encoder", "tokenizer"))}
     settings = {key: value for key, value in index.items() if key in accepted and isinstance(value, bool | int | float)}
     if components.get("safety_checker") is None and "requires_safety_checker" in accepted:

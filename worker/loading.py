@@ -13,6 +13,7 @@ import msgspec
 
 from modelfiles.contents import Content
 from modelfiles.model import ModelFile, inspect
+from modelfiles.modes import check_channels
 from modelfiles.paths import named
 from protocol.enums import LoadPriority, LoadSource, ModelPrecision, Tier
 from protocol.errors import ErrorCode, Fault, Recovery
@@ -141,6 +142,7 @@ def _from_ram(engine: Engine, job: Job, resident: Resident) -> Brought:
 def _from_disk(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: Resident | None) -> Brought:
     file = inspect(ref.path, engine.roots)
     precision.refuse_packed(file)
+    check_channels(file)
     configuration, config_path = wish.configuration, wish.config_path
     if configuration is None and replaced is not None:
         configuration, config_path = replaced.configuration, config_path or replaced.resolved.config_path

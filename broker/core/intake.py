@@ -18,8 +18,8 @@ from broker.core.jobs import Job, Waiter, answers
 from broker.core.placement import follow, place
 from broker.core.queues import BY_PRIORITY
 from broker.core.quotas import Sender
+from broker.core.refusals import check_mode, unknown_model
 from broker.core.refusals import leaving as leaving_now
-from broker.core.refusals import unknown_model
 from broker.core.together import act_on_all
 from broker.core.unbuilt import refusal
 from protocol import commands as c
@@ -332,3 +332,5 @@ class Intake:
             raise unknown_model(model_id, self._context.catalogue.nearest(model_id))
         if model.status is ModelStatus.Missing and not self._context.fleet.holders(model_id):
             raise Fault(ErrorCode.MODEL_NOT_FOUND, f"model_id is '{model_id}': its file is missing")
+        if isinstance(job.command, c.Generate):
+            check_mode(job.command, model)

@@ -6,6 +6,7 @@ from itertools import islice
 
 from broker.core.decision import Exclusion, Score
 from broker.core.fleet import Device
+from protocol.commands import Generate
 from protocol.errors import ErrorCode, Fault, Recovery
 from protocol.link import ModelRef
 
@@ -13,6 +14,8 @@ CALM_MS = 5000
 """A level of pressure is left after as long."""
 
 MOST_RECOVERIES = 3
+FROM_TEXT, FROM_IMAGE = "text-to-image", "image-to-image"
+"""Ways to draw, as the catalogue names them."""
 
 
 def unavailable(model: ModelRef, *, profile: bool) -> Fault:
@@ -34,6 +37,16 @@ def leaving(model_id: str, request_id: str) -> Fault:
     """A model that is being unregistered right now: it is as good as gone, and back should that fail."""
     text = f"model_id is '{model_id}': it is being unregistered (request {request_id})"
     return Fault(ErrorCode.MODEL_NOT_FOUND, text, retryable=True, details={"field": "model_id"})
+
+
+def check_mode(command: Generate, model: ModelRef) -> None:
+    """Raise Fault MODEL_INCOMPATIBLE for a picture that the model cannot draw, whatever device it were on."""
+    wanted = FROM_IMAGE if command.attachments else FROM_TEXT
+    if not model.modes or wanted in model.modes:
+        return
+    needs = "it needs a picture to begin from, as an attachment" if wanted == FROM_TEXT else "it takes no picture"
+    text = f"{model.model_id} draws {' and '.join(model.modes)}, not {wanted}: {needs}"
+    raise Fault(ErrorCode.MODEL_INCOMPATIBLE, text, details={"field": "attachments", "modes": model.modes})
 
 
 def none_can(model: ModelRef, score: Score, *, named: bool) -> Fault:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from room import (
     CATALOG,
@@ -288,6 +289,19 @@ def test_several_holders_of_a_component_command_are_named() -> None:
     reply = room.ask("list_components", model_id="m")
     assert code(reply) == "INVALID_ARGUMENT"
     assert "cpu:0, cpu:1" in reply["message"]
+
+
+def test_a_picture_that_the_model_cannot_draw_is_refused_before_any_worker_hears_of_it() -> None:
+    room = Room()
+    refiner = msgspec.structs.replace(model("m"), modes=["image-to-image"])
+    room.entries(refiner)
+    reply = room.ask("generate", model_id="m", prompt="x")
+    assert code(reply) == "MODEL_INCOMPATIBLE" and "image-to-image, not text-to-image" in reply["message"]
+    picture = [{"name": "image-0", "media_type": "image/png", "bytes": 3}]
+    payload = {"action": "generate", "request_id": "g", "model_id": "m", "prompt": "x", "attachments": picture}
+    assert ids(room.send_raw(payload, attachments=(b"png",))) == ["g"]
+    room.entries(msgspec.structs.replace(refiner, modes=[], revision=2))
+    assert ids(room.send("generate", request_id="t", model_id="m", prompt="x", device_id="cpu:1")) == ["t"]
 
 
 # the catalogue

@@ -1,0 +1,62 @@
+"""What a model can be asked to draw: from text, from a picture, within a mask.
+
+Decides by the channels that its denoiser takes and by the parts that it has: a model of other channels than its latents
+have draws nothing by the pipelines of its family, whatever its index says.
+"""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+
+from modelfiles.jsonfile import incompatible
+from modelfiles.model import ModelFile
+from protocol.enums import ModelType
+
+
+class Mode(enum.Enum):
+    """A way to draw, in the words of `supported_inference_types`."""
+
+    TEXT = "text-to-image"
+    IMAGE = "image-to-image"
+
+
+PACKED_PIXELS = {ModelType.Flux: 4}
+"""Latent pixels that a denoiser sees as one."""
+
+PICTURES = frozenset({ModelType.SD15, ModelType.SD21, ModelType.SDXL, ModelType.SD3, ModelType.Flux})
+DENOISERS = {ModelType.SD3: "transformer", ModelType.Flux: "transformer"}
+BOTH = (Mode.TEXT, Mode.IMAGE)
+
+
+def modes_of(file: ModelFile) -> tuple[Mode, ...]:
+    """The ways to draw with a model; none for one that makes no pictures, or none that is known here."""
+    if file.profile is not None:
+        return BOTH
+    if file.type not in PICTURES or (_expected(file) and file.in_channels != _expected(file)):
+        return ()
+    return (Mode.IMAGE,) if is_refiner(file) else BOTH
+
+
+def is_refiner(file: ModelFile) -> bool:
+    """Whether a folder is SDXL's second stage, which has the second text encoder alone and goes on from a picture."""
+    names = {part.name for part in file.parts}
+    return file.class_name.startswith("StableDiffusionXL") and "text_encoder_2" in names and "text_encoder" not in names
+
+
+def check_channels(file: ModelFile) -> None:
+    """Raise Fault MODEL_INCOMPATIBLE for a model whose denoiser takes what no pipeline here gives it."""
+    expected, found = _expected(file), file.in_channels
+    if file.type not in PICTURES or not expected or found == expected:
+        return
+    latent = file.latent_channels
+    kinds = {2 * latent + 1: "an inpainting model", 2 * latent: "a model that edits pictures by instruction"}
+    kind = kinds.get(found, "a model of another kind") if file.type not in PACKED_PIXELS else "a model of another kind"
+    part = DENOISERS.get(file.type, "unet")
+    text = f"{Path(file.path).name} is {kind}: its {part} takes {found} channels, and latents have {expected}"
+    raise incompatible(text, part=part, tensor="conv_in.weight", found=found, expected=expected)
+
+
+def _expected(file: ModelFile) -> int:
+    """The channels of what a denoiser of the file's family is given; 0 where either is not known."""
+    return file.latent_channels * PACKED_PIXELS.get(file.type, 1) if file.in_channels else 0
