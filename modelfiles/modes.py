@@ -24,6 +24,7 @@ class Mode(enum.Enum):
 PACKED_PIXELS = {ModelType.Flux: 4}
 """Latent pixels that a denoiser sees as one."""
 
+MOST_LATENT_CHANNELS = 128
 PICTURES = frozenset({ModelType.SD15, ModelType.SD21, ModelType.SDXL, ModelType.SD3, ModelType.Flux})
 DENOISERS = {ModelType.SD3: "transformer", ModelType.Flux: "transformer"}
 BOTH = (Mode.TEXT, Mode.IMAGE)
@@ -58,5 +59,10 @@ def check_channels(file: ModelFile) -> None:
 
 
 def _expected(file: ModelFile) -> int:
-    """The channels of what a denoiser of the file's family is given; 0 where either is not known."""
-    return file.latent_channels * PACKED_PIXELS.get(file.type, 1) if file.in_channels else 0
+    """The channels of what a denoiser of the file's family is given; 0 where either is not known.
+
+    A configuration that speaks of more than any VAE has is wrong about the VAE, which is told where that is built.
+    """
+    if not file.in_channels or file.latent_channels > MOST_LATENT_CHANNELS:
+        return 0
+    return file.latent_channels * PACKED_PIXELS.get(file.type, 1)

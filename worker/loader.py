@@ -111,10 +111,11 @@ def _folder(build: Build, staging: Staging, job: Job, tell: Tell) -> Pipelines:
 
 def _pipelines(text_class: type[Any], components: dict[str, Any], index: dict[str, Any]) -> Pipelines:
     """The components with the optional ones that a folder lacks, and the settings that its index holds."""
-    accepted = {**inspect.signature(text_class).parameters, **inspect.signature(IMAGE_TO_IMAGE[text_class]).parameters}
-    optional: dict[str, Any] = {
-        name: None for name in ("safety_checker", "feature_extractor", "image_encoder") if name in accepted
-    }
+    accepted: dict[str, Any] = {}
+    for cls in (text_class, IMAGE_TO_IMAGE[text_class]):
+        accepted |= inspect.signature(cls).parameters
+    optional: dict[str, Any] = {}
+    optional |= {name: None for name in ("safety_checker", "feature_extractor", "image_encoder") if name in accepted}
     optional |= {name: None for name in accepted if name.startswith(("text_encoder", "tokenizer"))}
     settings = {key: value for key, value in index.items() if key in accepted and isinstance(value, bool | int | float)}
     if components.get("safety_checker") is None and "requires_safety_checker" in accepted:

@@ -53,7 +53,7 @@ def test_a_model_of_its_latents_channels_draws_from_text_and_from_pictures(tmp_p
         assert modes_of(file) == (Mode.TEXT, Mode.IMAGE)
 
 
-@pytest.mark.parametrize(("in_channels", "latent_channels"), [(None, 4), (9, None)])
+@pytest.mark.parametrize(("in_channels", "latent_channels"), [(None, 4), (9, None), (4, 65536)])
 def test_what_is_not_stated_is_not_held_against_a_model(
     tmp_path: Path, in_channels: int | None, latent_channels: int | None
 ) -> None:
