@@ -10,6 +10,7 @@ from typing import Any
 
 from catalog import spec
 from catalog.entry import Entry
+from modelfiles import schedulers
 from protocol.records import ModelMetadata
 
 
@@ -47,11 +48,13 @@ def metadata_of(entry: Entry) -> ModelMetadata:
 
 
 def configuration_of(entry: Entry) -> dict[str, Any]:
-    """What a file says of how it is drawn: a family that ModelType has no word for, what it was trained to predict."""
+    """How a file is drawn: a family that ModelType has no word for, what it was trained to predict, by what."""
     file = entry.file
     found = {"family": file.family, "prediction_type": file.says.prediction, "packed": file.packed}
     stated: dict[str, Any] = {key: value for key, value in found.items() if value}
-    return stated | ({"zero_terminal_snr": True} if file.says.zero_snr else {})
+    stated |= {"zero_terminal_snr": True} if file.says.zero_snr else {}
+    names = schedulers.of_model(file)
+    return stated | ({"schedulers": names} if names else {})
 
 
 def _chosen(written: str | None, stated: str) -> str:

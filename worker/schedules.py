@@ -9,39 +9,17 @@ from __future__ import annotations
 import inspect
 import os
 import struct
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import diffusers
 
+from modelfiles import schedulers
 from modelfiles.headers import Header, Tensor
 from modelfiles.jsonfile import JsonObject, incompatible
+from modelfiles.schedulers import Kind
 from modelfiles.statements import EDM_V, V_PREDICTION, Statement
 from protocol.errors import invalid
-
-NOISE_SCHEDULERS = (
-    diffusers.DDIMScheduler,
-    diffusers.DDPMScheduler,
-    diffusers.DEISMultistepScheduler,
-    diffusers.DPMSolverMultistepScheduler,
-    diffusers.DPMSolverSinglestepScheduler,
-    diffusers.EulerAncestralDiscreteScheduler,
-    diffusers.EulerDiscreteScheduler,
-    diffusers.HeunDiscreteScheduler,
-    diffusers.KDPM2AncestralDiscreteScheduler,
-    diffusers.KDPM2DiscreteScheduler,
-    diffusers.LCMScheduler,
-    diffusers.PNDMScheduler,
-    diffusers.UniPCMultistepScheduler,
-)
-"""Schedulers of models that predict noise."""
-
-FLOW_SCHEDULERS = (diffusers.FlowMatchEulerDiscreteScheduler,)
-"""Schedulers of models that predict a flow."""
-
-EDM_SCHEDULERS = (diffusers.EDMEulerScheduler, diffusers.EDMDPMSolverMultistepScheduler)
-"""Schedulers of models with EDM's preconditioning."""
 
 ZERO_SNR = "rescale_betas_zero_snr"
 PREDICTION = "prediction_type"
@@ -68,7 +46,7 @@ def stated(own: Any, says: Statement, config: JsonObject | None, sigmas: dict[st
     if not changes:
         return own, []
     cls = type(own)
-    if not isinstance(own, NOISE_SCHEDULERS):
+    if kind_of(own) is not Kind.NOISE:
         raise incompatible(
             f"{says.source} says that it predicts {says.prediction or 'noise'} and its configuration has {cls.__name__}"
         )
@@ -88,12 +66,12 @@ def stated(own: Any, says: Statement, config: JsonObject | None, sigmas: dict[st
 def _preconditioned(
     own: Any, says: Statement, config: JsonObject | None, sigmas: dict[str, float]
 ) -> tuple[Any, list[str]]:
-    if isinstance(own, EDM_SCHEDULERS):
+    if kind_of(own) is Kind.EDM:
         return own, []
     if says.prediction != V_PREDICTION:
         raise incompatible(
             f"{says.source} says that it was trained with EDM's noise and a mean of its own: it needs a configuration "
-            f"with {EDM_SCHEDULERS[0].__name__}, and has {type(own).__name__}"
+            f"with EDMEulerScheduler, and has {type(own).__name__}"
         )
     made = diffusers.EDMEulerScheduler(
         **EDM_SIGMAS | sigmas, sigma_data=1.0, prediction_type=says.prediction, sigma_schedule="exponential"
@@ -107,31 +85,22 @@ def _takes_zero_snr(cls: type) -> bool:
 
 
 def named(own: Any, name: str) -> Any:
-    """A fresh scheduler like a model's own, or of the kind that a name asks for. Raises Fault INVALID_ARGUMENT."""
-    cls = type(own)
-    if name:
-        choices = able(own)
-        words = {word: choice for choice in choices for word in _names(choice)}
-        if name.lower() not in words:
-            raise invalid("scheduler", name, f"one of {', '.join(choice.__name__ for choice in choices)}")
-        cls = words[name.lower()]
-    return cls.from_config(own.config)
+    """A fresh scheduler like a model's own, or the one that a name means. Raises Fault INVALID_ARGUMENT."""
+    if not name:
+        return type(own).from_config(own.config)
+    choices = schedulers.offered(kind_of(own), zero_snr=bool(own.config.get(ZERO_SNR)))
+    found = schedulers.find(name, choices)
+    if found is None:
+        raise invalid("scheduler", name, f"one of {', '.join(choice.name for choice in choices)}")
+    return getattr(diffusers, found.class_name).from_config(own.config, **found.settings)
 
 
-def able(own: Any) -> Sequence[type]:
-    """The schedulers that can draw what a model's own can."""
-    for kind in (FLOW_SCHEDULERS, EDM_SCHEDULERS):
-        if isinstance(own, kind):
-            return kind
-    if own.config.get(ZERO_SNR):
-        return [cls for cls in NOISE_SCHEDULERS if _takes_zero_snr(cls)]
-    return NOISE_SCHEDULERS
-
-
-def _names(scheduler: type) -> tuple[str, ...]:
-    full = scheduler.__name__.lower()
-    short = full.removesuffix("scheduler")
-    return full, short, short.removesuffix("discrete").removesuffix("multistep")
+def kind_of(own: Any) -> Kind:
+    """What models a scheduler is for."""
+    name = type(own).__name__
+    if name.startswith("FlowMatch"):
+        return Kind.FLOW
+    return Kind.EDM if name.startswith("EDM") else Kind.NOISE
 
 
 def edm_sigmas(path: str, header: Header) -> dict[str, float]:

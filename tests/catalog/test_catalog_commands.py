@@ -101,9 +101,13 @@ def test_what_a_file_says_of_its_training_stands_in_the_configuration(shelf: She
     (found,) = (
         model for model in shelf.listed(include_details=True).models if model.file_path.endswith("/v.safetensors")
     )
-    assert found.metadata.configuration == {"prediction_type": "v_prediction", "zero_terminal_snr": True}
+    told = found.metadata.configuration
+    assert (told["prediction_type"], told["zero_terminal_snr"]) == ("v_prediction", True)
+    assert "Euler a" in told["schedulers"] and "PNDM" not in told["schedulers"]
     assert "scaled fp8" in shelf.info("packed").model.metadata.configuration["packed"]
-    assert shelf.info("one").model.metadata.configuration == {}
+    assert "PNDM" in shelf.info("one").model.metadata.configuration["schedulers"]
+    assert set(shelf.info("one").model.metadata.configuration) == {"schedulers"}
+    assert shelf.info("lora").model.metadata.configuration == {}
 
 
 def test_parts_left_out_are_empty_and_say_so(shelf: Shelf) -> None:

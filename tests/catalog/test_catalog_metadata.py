@@ -69,7 +69,7 @@ WELL: list[tuple[str, Any, Callable[[Any], Any], Any]] = [
     ("created_date", "2024-03-01T13:30:00+01:00", lambda m: m.metadata.created_date, MOMENT),
     ("createdDate", MOMENT, lambda m: m.metadata.created_date, MOMENT),
     ("trainingParameters", {"lr": 1e-4, "n": [1]}, lambda m: m.metadata.training_parameters, {"lr": 1e-4, "n": [1]}),
-    ("configuration", {"a": None}, lambda m: m.metadata.configuration, {"a": None}),
+    ("configuration", {"schedulers": [], "a": None}, lambda m: m.metadata.configuration, {"schedulers": [], "a": None}),
     ("custom", {"k": {"deep": [True]}}, lambda m: m.metadata.custom, {"k": {"deep": [True]}}),
 ]
 

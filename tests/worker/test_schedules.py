@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from modelfiles import schedulers
+from modelfiles.allowed import SCHEDULERS
+from modelfiles.schedulers import Kind
 from protocol import commands as c
 from protocol.errors import ErrorCode
 from protocol.replies import GenerateReply, LoadModelReply
@@ -107,8 +113,8 @@ def test_a_scheduler_that_knows_no_zero_terminal_snr_gives_way_and_is_not_to_be_
     error = shelf.bench.error(
         c.Generate(model_id=stated, prompt="x", steps=1, width=64, height=64, scheduler="pndm"), stated
     )
-    assert error.code is ErrorCode.INVALID_ARGUMENT and "EulerDiscreteScheduler" in error.message
-    assert "PNDMScheduler," not in error.message
+    assert error.code is ErrorCode.INVALID_ARGUMENT and "Euler a" in error.message
+    assert "PNDM" not in error.message.partition("one of")[2]
 
 
 def test_cosxl_is_drawn_with_its_own_range_of_noise(shelf: Shelf) -> None:
@@ -122,7 +128,7 @@ def test_cosxl_is_drawn_with_its_own_range_of_noise(shelf: Shelf) -> None:
     error = shelf.bench.error(
         c.Generate(model_id=cosxl, prompt="x", steps=1, width=64, height=64, scheduler="euler"), cosxl
     )
-    assert error.code is ErrorCode.INVALID_ARGUMENT and "EDMEulerScheduler" in error.message
+    assert error.code is ErrorCode.INVALID_ARGUMENT and "DPM++ 2M" in error.message
 
 
 def test_what_no_scheduler_here_could_draw_is_refused_at_the_load(shelf: Shelf) -> None:
@@ -140,3 +146,40 @@ def test_packed_weights_are_refused_by_the_name_of_their_format_and_evict_nobody
     assert error.code is ErrorCode.NOT_SUPPORTED
     assert error.details["format"] in error.message and ending in error.message
     assert shelf.bench.engine.cache.get(plain) is not None
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_the_table_names_classes_that_are_there_and_says_truly_what_each_takes(kind: Kind) -> None:
+    for one in schedulers.TABLE[kind]:
+        assert one.class_name in SCHEDULERS
+        cls = getattr(diffusers, one.class_name)
+        if importlib.util.find_spec(one.package or "diffusers") is None:
+            continue
+        taken = inspect.signature(cls).parameters
+        assert one.zero_snr == ("rescale_betas_zero_snr" in taken) or kind is not Kind.NOISE
+        assert set(one.settings) <= set(taken), one.name
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # numpy's, of diffusers' KDPM2 schedulers
+@pytest.mark.parametrize("name", [one.name for one in schedulers.offered(Kind.NOISE)])
+def test_every_scheduler_that_is_offered_draws(cpu: Bench, name: str) -> None:
+    command = c.Generate(
+        model_id="tiny-sd15", prompt="a boat", steps=4, seed=7, width=64, height=64, scheduler=name.upper()
+    )
+    outcome = cpu.run(command, "tiny-sd15")
+    assert isinstance(outcome.reply, GenerateReply), (name, outcome.reply.error)
+
+
+def test_karras_levels_are_another_picture_and_other_programs_words_the_same(cpu: Bench) -> None:
+    def drawn(scheduler: str) -> bytes:
+        command = c.Generate(
+            model_id="tiny-sd15", prompt="a boat", steps=4, seed=7, width=64, height=64, scheduler=scheduler
+        )
+        outcome = cpu.run(command, "tiny-sd15")
+        assert isinstance(outcome.reply, GenerateReply), outcome.reply.error
+        return outcome.attachments[0]
+
+    plain = drawn("DPM++ 2M")
+    assert plain == drawn("dpmpp_2m") == drawn("dpm++ 2m")
+    assert drawn("DPM++ 2M Karras") == drawn("dpmpp_2m_k") != plain
+    assert drawn("Euler a") == drawn("euler_ancestral") == drawn("EulerAncestralDiscreteScheduler")
