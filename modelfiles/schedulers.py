@@ -33,7 +33,7 @@ class Scheduler(NamedTuple):
     """One choice: diffusers' class and what of its configuration the name decides.
 
     `zero_snr`: it can draw models of zero terminal SNR. `package` is one that it needs beside diffusers. `aliases` are
-    what other programs call it.
+    what other programs call it. `unless_stated` are defaults of the class that suit no latent picture.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Scheduler(NamedTuple):
     zero_snr: bool = False
     package: str = ""
     aliases: tuple[str, ...] = ()
+    unless_stated: Mapping[str, Any] = {}
 
 
 def _both(name: str, class_name: str, *aliases: str, zero_snr: bool = False, **settings: Any) -> tuple[Scheduler, ...]:
@@ -53,11 +54,12 @@ def _both(name: str, class_name: str, *aliases: str, zero_snr: bool = False, **s
     )
 
 
+_UNCLIPPED = {"clip_sample": False}
 _SDE = {ALGORITHM: "sde-dpmsolver++"}
 _DPM = "DPMSolverMultistepScheduler"
 NOISE = (
-    Scheduler("DDIM", "DDIMScheduler", zero_snr=True),
-    Scheduler("DDPM", "DDPMScheduler", zero_snr=True),
+    Scheduler("DDIM", "DDIMScheduler", zero_snr=True, unless_stated=_UNCLIPPED),
+    Scheduler("DDPM", "DDPMScheduler", zero_snr=True, unless_stated=_UNCLIPPED),
     *_both("DEIS", "DEISMultistepScheduler", "deis"),
     *_both("DPM++ 2M", _DPM, "dpmpp_2m", zero_snr=True, algorithm_type="dpmsolver++"),
     *_both("DPM++ 2M SDE", _DPM, "dpmpp_2m_sde", zero_snr=True, **_SDE),

@@ -92,7 +92,8 @@ def named(own: Any, name: str) -> Any:
     found = schedulers.find(name, choices)
     if found is None:
         raise invalid("scheduler", name, f"one of {', '.join(choice.name for choice in choices)}")
-    return getattr(diffusers, found.class_name).from_config(own.config, **found.settings)
+    defaults = {key: value for key, value in found.unless_stated.items() if key not in own.config}
+    return getattr(diffusers, found.class_name).from_config(own.config, **defaults, **found.settings)
 
 
 def kind_of(own: Any) -> Kind:

@@ -21,6 +21,7 @@ from protocol import commands as c
 from protocol.errors import ErrorCode
 from protocol.replies import GenerateReply, LoadModelReply
 from tests.worker.bench import Bench, worker_spec
+from worker import schedules
 
 SINGLE = "tiny-sdxl-single"
 V = {"prediction_type": "v_prediction"}
@@ -125,10 +126,10 @@ def test_cosxl_is_drawn_with_its_own_range_of_noise(shelf: Shelf) -> None:
     assert "EDMEulerScheduler" in warning and "edm_vpred.sigma_max" in warning
     pictures = {shelf.draw(name) for name in (cosxl, other, shelf.add("plain"))}
     assert len(pictures) == 3
-    error = shelf.bench.error(
-        c.Generate(model_id=cosxl, prompt="x", steps=1, width=64, height=64, scheduler="euler"), cosxl
-    )
-    assert error.code is ErrorCode.INVALID_ARGUMENT and "DPM++ 2M" in error.message
+    assert shelf.draw(cosxl, scheduler="euler") == shelf.draw(cosxl)
+    command = c.Generate(model_id=cosxl, prompt="x", steps=1, width=64, height=64, scheduler="heun")
+    error = shelf.bench.error(command, cosxl)
+    assert error.code is ErrorCode.INVALID_ARGUMENT and "one of Euler, DPM++ 2M" in error.message
 
 
 def test_what_no_scheduler_here_could_draw_is_refused_at_the_load(shelf: Shelf) -> None:
@@ -183,3 +184,11 @@ def test_karras_levels_are_another_picture_and_other_programs_words_the_same(cpu
     assert plain == drawn("dpmpp_2m") == drawn("dpm++ 2m")
     assert drawn("DPM++ 2M Karras") == drawn("dpmpp_2m_k") != plain
     assert drawn("Euler a") == drawn("euler_ancestral") == drawn("EulerAncestralDiscreteScheduler")
+
+
+@pytest.mark.parametrize("name", ["DDIM", "DDPMScheduler"])
+def test_latents_are_not_clipped_unless_the_model_says_so(name: str) -> None:
+    own = diffusers.EulerDiscreteScheduler(num_train_timesteps=1000)
+    assert schedules.named(own, name).config.clip_sample is False
+    stated = diffusers.DDIMScheduler(clip_sample=True)
+    assert schedules.named(stated, name).config.clip_sample is True
