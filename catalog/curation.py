@@ -29,6 +29,12 @@ from protocol import replies as r
 from protocol.enums import ModelStatus, ModelType
 from protocol.errors import ErrorCode, Fault, in_use, invalid, missing
 
+UNWRITABLE = {
+    ModelStatus.Missing: ErrorCode.MODEL_NOT_FOUND,
+    ModelStatus.Corrupted: ErrorCode.MODEL_CORRUPTED,
+}
+"""What a file is, as a scan found it, whose header cannot be written; any other is unsafe."""
+
 
 class Curator:
     """Changes a library. Belongs to its thread."""
@@ -109,7 +115,8 @@ class Curator:
             text = f"write_header is true: {entry.id} is a {what}, and has no safetensors header of its own"
             raise Fault(ErrorCode.NOT_SUPPORTED, text, details={"field": "write_header"})
         if entry.status is not ModelStatus.Available:
-            raise Fault(ErrorCode.MODEL_NOT_FOUND, f"write_header: {entry.id} is {entry.status.value}: {entry.reason}")
+            code = UNWRITABLE.get(entry.status, ErrorCode.UNSAFE_MODEL)
+            raise Fault(code, f"write_header: {entry.id} is {entry.status.value}: {entry.reason}")
         return HeaderUpdate(self, entry, patched)
 
     def _patched(self, command: c.UpdateMetadata) -> tuple[Entry, Patched]:

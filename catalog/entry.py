@@ -53,7 +53,7 @@ class Entry(Record, frozen=True, kw_only=True):
             config_path=self.file.config_path,
             revision=self.revision,
             profile=_figures(self.file),
-            modes=[mode.value for mode in modes_of(self.file)],
+            modes=list(modes_of(self.file)),
         )
 
 

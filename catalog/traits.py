@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from catalog.entry import Entry
 from catalog.usage import Totals
 from modelfiles.model import Kind
-from modelfiles.modes import Mode, modes_of
-from protocol.enums import DeviceKind, DeviceType, ModelType, PrecisionMode
+from modelfiles.modes import modes_of
+from protocol.enums import DeviceKind, DeviceType, Mode, ModelType, PrecisionMode
 from protocol.records import (
     BatchSizeLimits,
     ImageResolution,

@@ -38,6 +38,7 @@ PART_TYPES = {
 """What a folder is that holds one part alone."""
 
 
+FIRST_TENSOR = families.DIFFUSION + "input_blocks.0.0.weight"
 LATENT_TENSORS = ("first_stage_model.decoder.conv_in.weight", "vae.decoder.conv_in.weight")
 """The first tensors that see a latent picture: their second size is its channels."""
 
@@ -218,7 +219,7 @@ def _single(path: Path, roots: Roots) -> ModelFile:
         dtype_bytes=dtypes,
         config_path=config_path,
         native_side=_stated_side(header.metadata),
-        in_channels=_channels(header, (families.DIFFUSION + "input_blocks.0.0.weight",)),
+        in_channels=_channels(header, (FIRST_TENSOR,)),
         latent_channels=_channels(header, LATENT_TENSORS),
     )
 

@@ -6,27 +6,23 @@ have draws nothing by the pipelines of its family, whatever its index says.
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
 
 from modelfiles.jsonfile import incompatible
-from modelfiles.model import ModelFile
-from protocol.enums import ModelType
-
-
-class Mode(enum.Enum):
-    """A way to draw, in the words of `supported_inference_types`."""
-
-    TEXT = "text-to-image"
-    IMAGE = "image-to-image"
-
+from modelfiles.model import FIRST_TENSOR, Kind, ModelFile
+from protocol.enums import Mode, ModelType
 
 PACKED_PIXELS = {ModelType.Flux: 4}
 """Latent pixels that a denoiser sees as one."""
 
 MOST_LATENT_CHANNELS = 128
 PICTURES = frozenset({ModelType.SD15, ModelType.SD21, ModelType.SDXL, ModelType.SD3, ModelType.Flux})
-DENOISERS = {ModelType.SD3: "transformer", ModelType.Flux: "transformer"}
+UNET = ("unet", "conv_in.weight")
+DENOISERS = {
+    ModelType.SD3: ("transformer", "pos_embed.proj.weight"),
+    ModelType.Flux: ("transformer", "x_embedder.weight"),
+}
+"""A family whose denoiser is no UNet → that part, and its first tensor, which sees the channels."""
 BOTH = (Mode.TEXT, Mode.IMAGE)
 
 
@@ -53,9 +49,11 @@ def check_channels(file: ModelFile) -> None:
     latent = file.latent_channels
     kinds = {2 * latent + 1: "an inpainting model", 2 * latent: "a model that edits pictures by instruction"}
     kind = kinds.get(found, "a model of another kind") if file.type not in PACKED_PIXELS else "a model of another kind"
-    part = DENOISERS.get(file.type, "unet")
+    part, tensor = DENOISERS.get(file.type, UNET)
+    if file.kind is Kind.SINGLE:
+        tensor = FIRST_TENSOR
     text = f"{Path(file.path).name} is {kind}: its {part} takes {found} channels, and latents have {expected}"
-    raise incompatible(text, part=part, tensor="conv_in.weight", found=found, expected=expected)
+    raise incompatible(text, part=part, tensor=tensor, found=found, expected=expected)
 
 
 def _expected(file: ModelFile) -> int:

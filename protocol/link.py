@@ -18,6 +18,7 @@ from protocol.enums import (
     Lane,
     LoadingStrategy,
     LoadSource,
+    Mode,
     ModelStatus,
     ModelType,
     Naming,
@@ -56,8 +57,7 @@ class ModelRef(Record, frozen=True, kw_only=True):
     """What a worker needs to load a model: resolved by the catalogue, `path` absolute and beneath a root.
 
     `size_bytes` are those of its weight files, without tensors that nothing uses. `profile` is None for a model that
-    is no profile. `modes` are the ways to draw with it, as `supported_inference_types` has them; empty where none is
-    known.
+    is no profile. `modes` are the ways to draw with it, empty where none is known.
     """
 
     model_id: str
@@ -68,7 +68,7 @@ class ModelRef(Record, frozen=True, kw_only=True):
     config_path: str = ""
     revision: int = 0
     profile: ProfileFigures | None = None
-    modes: list[str] = []
+    modes: list[Mode] = []
 
 
 # worker -> broker

@@ -18,6 +18,9 @@ from diffusers.loaders.single_file_utils import (
 )
 
 from modelfiles.headers import Tensor
+from settings.logs import Logger
+
+log = Logger()
 
 Names = dict[str, torch.Tensor]
 
@@ -77,8 +80,12 @@ def lacking(class_name: str, module: torch.nn.Module, tensors: Iterable[Tensor])
         converted = convert(held, module)
     except KeyError as error:
         # The conversion looks a tensor up by its original name, without what begins those of its part.
-        return [str(error.args[0])]
-    except Exception:
+        name = str(error.args[0])
+        return [name] if "." in name else []
+    except Exception as error:
+        log.warning(
+            "a part's names are not the library's", part=class_name, error=f"{type(error).__name__}: {error}"[:500]
+        )
         return []
     asked = [name for name in module.state_dict(keep_vars=True) if not name.endswith(COMPUTED)]
     # Some conversions look tensors up without asking whether they are there, and hand on nothing.

@@ -28,8 +28,8 @@ class Catalogue:
         self.unanswered: set[str] = set()
         """The request ids of its commands that are not final."""
 
-    def take(self, header: CatalogEntries, bulletin: Bulletin) -> list[str]:
-        """Take in what the catalogue says of its models; each change is published. The ids that are gone."""
+    def take(self, header: CatalogEntries, bulletin: Bulletin) -> None:
+        """Take in what the catalogue says of its models; each change is published."""
         removed = header.removed
         for entry in header.entries:
             self._put(entry, header.change, bulletin)
@@ -40,7 +40,6 @@ class Catalogue:
                 self._told = set()
         for model_id in removed:
             self._drop(model_id, bulletin)
-        return removed
 
     def _put(self, entry: ModelRef, change: str, bulletin: Bulletin) -> None:
         before = self.models.get(entry.model_id)

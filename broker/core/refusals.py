@@ -7,6 +7,7 @@ from itertools import islice
 from broker.core.decision import Exclusion, Score
 from broker.core.fleet import Device
 from protocol.commands import Generate
+from protocol.enums import Mode
 from protocol.errors import ErrorCode, Fault, Recovery
 from protocol.link import ModelRef
 
@@ -14,8 +15,6 @@ CALM_MS = 5000
 """A level of pressure is left after as long."""
 
 MOST_RECOVERIES = 3
-FROM_TEXT, FROM_IMAGE = "text-to-image", "image-to-image"
-"""Ways to draw, as the catalogue names them."""
 
 
 def unavailable(model: ModelRef, *, profile: bool) -> Fault:
@@ -41,12 +40,13 @@ def leaving(model_id: str, request_id: str) -> Fault:
 
 def check_mode(command: Generate, model: ModelRef) -> None:
     """Raise Fault MODEL_INCOMPATIBLE for a picture that the model cannot draw, whatever device it were on."""
-    wanted = FROM_IMAGE if command.attachments else FROM_TEXT
+    wanted = Mode.IMAGE if command.attachments else Mode.TEXT
     if not model.modes or wanted in model.modes:
         return
-    needs = "it needs a picture to begin from, as an attachment" if wanted == FROM_TEXT else "it takes no picture"
-    text = f"{model.model_id} draws {' and '.join(model.modes)}, not {wanted}: {needs}"
-    raise Fault(ErrorCode.MODEL_INCOMPATIBLE, text, details={"field": "attachments", "modes": model.modes})
+    needs = "it needs a picture to begin from, as an attachment" if wanted is Mode.TEXT else "it takes no picture"
+    known = [mode.value for mode in model.modes]
+    text = f"{model.model_id} draws {' and '.join(known)}, not {wanted.value}: {needs}"
+    raise Fault(ErrorCode.MODEL_INCOMPATIBLE, text, details={"field": "attachments", "modes": known})
 
 
 def none_can(model: ModelRef, score: Score, *, named: bool) -> Fault:

@@ -256,7 +256,9 @@ class Workforce:
 
     def _entries(self, header: CatalogEntries) -> None:
         catalogue = self._context.catalogue
-        for model_id in catalogue.take(header, self._context.bulletin):
+        catalogue.take(header, self._context.bulletin)
+        # What a whole list lacks may come back, such as on a disk that is unplugged; what was dropped by name may not.
+        for model_id in header.removed:
             self._context.estimates.forget(model_id)
         if header.complete and not header.more and not catalogue.ready:
             catalogue.ready = True

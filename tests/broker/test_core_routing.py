@@ -27,7 +27,7 @@ from broker.core.figures import Shape
 from broker.core.unbuilt import refusal
 from protocol.actions import ACTIONS
 from protocol.codec import encode_reply
-from protocol.enums import LoadSource, ModelStatus, Tier
+from protocol.enums import LoadSource, Mode, ModelStatus, Tier
 from protocol.errors import ErrorCode
 from protocol.link import Assign, Devices, RunFacts
 
@@ -293,7 +293,7 @@ def test_several_holders_of_a_component_command_are_named() -> None:
 
 def test_a_picture_that_the_model_cannot_draw_is_refused_before_any_worker_hears_of_it() -> None:
     room = Room()
-    refiner = msgspec.structs.replace(model("m"), modes=["image-to-image"])
+    refiner = msgspec.structs.replace(model("m"), modes=[Mode.IMAGE])
     room.entries(refiner)
     reply = room.ask("generate", model_id="m", prompt="x")
     assert code(reply) == "MODEL_INCOMPATIBLE" and "image-to-image, not text-to-image" in reply["message"]

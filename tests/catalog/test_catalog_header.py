@@ -153,8 +153,11 @@ def test_a_file_that_is_gone_or_spoilt_is_not_written(shelf: Shelf) -> None:
     assert refused(shelf).code is ErrorCode.MODEL_CORRUPTED
     shelf.scan()
     assert shelf.info("one").model.status is ModelStatus.Corrupted
-    assert refused(shelf).code is ErrorCode.MODEL_NOT_FOUND
+    assert refused(shelf).code is ErrorCode.MODEL_CORRUPTED
     assert path.read_bytes() == b"junk" * 10
+    path.unlink()
+    shelf.scan()
+    assert refused(shelf).code is ErrorCode.MODEL_NOT_FOUND
 
 
 def fails(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:

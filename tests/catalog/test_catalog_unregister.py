@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from shelf import Shelf, device, residency
 
-from catalog.database import FILE_NAME
 from protocol import commands as c
 from protocol.enums import Tier
 from protocol.errors import ErrorCode, Fault
@@ -133,4 +132,3 @@ def test_usage_that_was_not_on_disk_yet_does_not_come_back(shelf: Shelf) -> None
     shelf.register(shelf.root / "one.vmodel.json")
     info = shelf.info("one", include_performance=True)
     assert info.usage_stats is not None and info.usage_stats.total_usage_count == 0
-    assert (shelf.data / FILE_NAME).exists()

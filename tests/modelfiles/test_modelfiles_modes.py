@@ -9,8 +9,9 @@ import pytest
 from model_bytes import PROFILE, SD15_NAMES, json_file, pipeline_folder, tensor_file
 
 from modelfiles.model import ModelFile, inspect
-from modelfiles.modes import Mode, check_channels, modes_of
+from modelfiles.modes import check_channels, modes_of
 from modelfiles.paths import Roots
+from protocol.enums import Mode
 from protocol.errors import ErrorCode, Fault
 
 FIRST, LATENT = SD15_NAMES[0], "first_stage_model.decoder.conv_in.weight"
@@ -37,13 +38,13 @@ def single(tmp_path: Path, channels: int) -> ModelFile:
 def test_other_channels_than_its_latents_are_told_by_part_found_and_expected(
     tmp_path: Path, channels: int, kind: str
 ) -> None:
-    for file in (folder(tmp_path, channels), single(tmp_path, channels)):
+    for file, tensor in ((folder(tmp_path, channels), "conv_in.weight"), (single(tmp_path, channels), FIRST)):
         assert modes_of(file) == ()
         with pytest.raises(Fault) as caught:
             check_channels(file)
         info = caught.value.info
         assert (info.code, kind in info.message) == (ErrorCode.MODEL_INCOMPATIBLE, True)
-        told = {"part": "unet", "tensor": "conv_in.weight", "found": channels, "expected": 4}
+        told = {"part": "unet", "tensor": tensor, "found": channels, "expected": 4}
         assert told.items() <= info.details.items()
 
 

@@ -15,9 +15,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from modelfiles.model import inspect
-from modelfiles.modes import Mode, modes_of
+from modelfiles.modes import modes_of
 from modelfiles.paths import Roots
 from protocol import commands as c
+from protocol.enums import Mode
 from protocol.errors import ErrorCode
 from protocol.replies import GenerateReply, LoadModelReply
 from tests.worker.bench import Bench, worker_spec
