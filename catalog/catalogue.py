@@ -24,7 +24,7 @@ from catalog.sidecar import Sidecars
 from catalog.store import Store
 from catalog.traits import compatibility
 from catalog.usage import totals_of, usage_stats
-from catalog.work import Steps, Work
+from catalog.work import Asked, Steps
 from modelfiles.paths import Roots
 from protocol import commands as c
 from protocol import replies as r
@@ -91,10 +91,10 @@ class Catalogue:
         """Whether `begin` has work for a command: one at a time is done."""
         return isinstance(command, c.ScanModels) or (isinstance(command, c.UpdateMetadata) and command.write_header)
 
-    def begin(self, command: c.Command) -> Work | None:
+    def begin(self, command: c.Command) -> Asked | None:
         """The work of a command that takes longer than an answer; None for any other. Raises Fault."""
         if isinstance(command, c.ScanModels):
-            return Scanning(self, self.scan_models(command))
+            return Scanning(self, self._library, self.scan_models(command))
         if isinstance(command, c.UpdateMetadata) and command.write_header:
             return self._curator.update_with_header(command)
         return None
@@ -104,9 +104,9 @@ class Catalogue:
         unmarked = [entry.id for entry in self._store.entries.values() if is_unmarked(entry)]
         return Marking(self._store, unmarked) if unmarked else None
 
-    def start_scan(self) -> Scan:
+    def start_scan(self) -> Scanning:
         """The scan of every root with which the catalogue begins; it hashes nothing."""
-        return self._scan(self._roots.folders, HashDepth.NONE)
+        return Scanning(self, self._library, self._scan(self._roots.folders, HashDepth.NONE))
 
     def _scan(self, folders: Iterable[Path], depth: HashDepth) -> Scan:
         return Scan(self._store, self._roots, folders, depth, self._newcomers.entry_of)
@@ -125,10 +125,6 @@ class Catalogue:
         """Make a scan's changes durable and due to be told, be it done or given up."""
         self._store.commit()
         self._library.note(finished.outcome.changed)
-
-    def index_in_steps(self) -> Steps:
-        """Make what was found findable."""
-        return self._library.index_in_steps()
 
     def scan_reply(self, finished: Scan, request_id: str) -> r.ScanModelsReply:
         outcome = finished.outcome
@@ -241,14 +237,14 @@ class Catalogue:
 
 
 class Scanning:
-    """A scan as work; `scan` is read for what it found."""
+    """A scan as work, after which all that it found can be searched; `scan` is read for what it found."""
 
-    def __init__(self, catalogue: Catalogue, scan: Scan) -> None:
-        self._catalogue, self.scan = catalogue, scan
+    def __init__(self, catalogue: Catalogue, library: Library, scan: Scan) -> None:
+        self._catalogue, self._library, self.scan = catalogue, library, scan
 
     def steps(self) -> Steps:
         yield from self.scan.steps()
-        yield from self._catalogue.index_in_steps()
+        yield from self._library.index_in_steps()
 
     def finish(self) -> None:
         self._catalogue.finish_scan(self.scan)

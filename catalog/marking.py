@@ -13,7 +13,6 @@ from catalog.entry import Entry
 from catalog.hashing import mark
 from catalog.store import Store
 from catalog.work import Steps
-from protocol import replies as r
 from protocol.enums import ModelStatus
 
 
@@ -47,6 +46,3 @@ class Marking:
 
     def finish(self) -> None:
         self._store.commit()
-
-    def reply(self, request_id: str) -> r.Reply:
-        raise NotImplementedError(f"{request_id}: nobody asks for marks")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -121,26 +122,25 @@ def opened_store(folder: Path) -> Store:
 def rebuild(folder: Path, roots: Roots) -> Rebuilt:
     """Make the catalogue anew from what can be read of the old one and from the roots. Nobody else may have it open.
 
-    Raises OSError where the folder takes no files: the old one is in its place again then.
+    The new one is made beside the old and then put in its place. Raises OSError, the old one as it was.
     """
     path = folder / FILE_NAME
-    kept = put_aside(path) if path.exists() else None
-    try:
-        store = Store(folder)
-        if not store.is_durable:
-            raise OSError(f"{folder} takes no catalogue")
+    with TemporaryDirectory(dir=folder, prefix=".rebuilding-") as beside:
+        store = Store(Path(beside))
         try:
-            count = _carry_over(kept, store) if kept else 0
+            if not store.is_durable:
+                raise OSError(f"{folder} takes no catalogue")
+            count = _carry_over(path, store) if path.exists() else 0
             entry_of = Newcomers(store, roots, Sidecars(folder / "sidecars", roots)).entry_of
             scan = Scan(store, roots, roots.folders, HashDepth.NONE, entry_of)
             done(scan.steps())
+            unsaved = store.commit()
+            if unsaved:
+                raise OSError(unsaved)
         finally:
             store.close()
-    except BaseException:
-        if kept is not None:
-            put_aside(path)
-            kept.rename(path)
-        raise
+        kept = put_aside(path) if path.exists() else None
+        (Path(beside) / FILE_NAME).rename(path)
     outcome = scan.outcome
     return Rebuilt(
         kept=count,

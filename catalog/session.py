@@ -20,7 +20,7 @@ from catalog.catalogue import Catalogue, Scanning
 from catalog.marking import Marking
 from catalog.mending import opened_store
 from catalog.sidecar import Sidecars
-from catalog.work import Steps, Work
+from catalog.work import Asked, Steps, Work
 from catalog.written import NotWritten
 from modelfiles.paths import Roots
 from protocol import commands as c
@@ -89,8 +89,7 @@ class Session:
         signal.signal(signal.SIGTERM, lambda *_: self._stop_within(DRAIN_SECONDS))
         self._socket.connect(self._spec.link)
         self._register()
-        first = Scanning(self._catalogue, self._catalogue.start_scan())
-        self._begin(first, None)
+        self._begin(self._catalogue.start_scan(), None)
         while not self._is_done():
             self._turn()
         if self._running is not None:
@@ -241,7 +240,7 @@ class Session:
         self._running = None
         done.work.finish()
         self._begin_spare_work(done.work)
-        if done.job is not None:
+        if done.job is not None and isinstance(done.work, Asked):
             self._reply(done.job, done.work.reply(done.job.assign.echo_id))
             return
         if isinstance(done.work, Marking):

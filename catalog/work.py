@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from protocol import replies as r
 
@@ -22,13 +22,18 @@ def done(steps: Generator[None, None, T]) -> T:
 
 
 class Work(Protocol):
-    """One command on its way. Whatever its end, `finish` is called; `reply` where `steps` came to theirs."""
+    """What is on its way. Whatever its end, `finish` is called."""
 
     def steps(self) -> Steps:
         """Do it, yielding every few milliseconds; closed early, it leaves nothing half done. Raises Fault."""
 
     def finish(self) -> None:
         """Make what was done durable and due to be told."""
+
+
+@runtime_checkable
+class Asked(Work, Protocol):
+    """A command on its way, which has a `reply` once `steps` came to their end."""
 
     def reply(self, request_id: str) -> r.Reply:
         """The answer to whoever asked."""

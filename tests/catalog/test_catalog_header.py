@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from model_bytes import PROFILE, SD15_NAMES, json_file, pipeline_folder, tensor_file
-from shelf import Shelf
+from shelf import Shelf, dies_at
 
 from catalog import rewriting
 from catalog.header import KEY
@@ -334,7 +334,8 @@ def test_a_kill_at_any_write_leaves_the_old_file_or_the_new(shelf: Shelf, point:
     shelf.store.close()
     child = os.fork()
     if child == 0:
-        _write_and_die(shelf, point, after)
+        work = steps_of(Shelf(shelf.root, shelf.data))
+        dies_at(point, after=after, act=lambda: list(work.steps()))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert words(path)["modelspec.title"] in ("Old", "New")
     assert header(path)[1] == data
@@ -344,23 +345,3 @@ def test_a_kill_at_any_write_leaves_the_old_file_or_the_new(shelf: Shelf, point:
     assert again.info("one").model.name in ("Old", "New")
     again.update("one", {"name": "Newest"}, write_header=True)
     assert (words(path)["modelspec.title"], leftovers(shelf.root)) == ("Newest", [])
-
-
-def _write_and_die(shelf: Shelf, point: str, after: bool) -> None:
-    """In a child: dies at one of the calls with which a file is rewritten."""
-    owner: Any = Path if point == "replace" else os
-    real = getattr(owner, point)
-
-    def crash(*args: Any, **kwargs: Any) -> Any:
-        if after:
-            real(*args, **kwargs)
-        os._exit(9)
-
-    try:
-        own = Shelf(shelf.root, shelf.data)
-        work = steps_of(own)
-        setattr(owner, point, crash)
-        for _ in work.steps():
-            pass
-    finally:
-        os._exit(8)

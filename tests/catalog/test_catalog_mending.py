@@ -156,6 +156,7 @@ def test_what_goes_wrong_leaves_the_old_one_in_its_place(shelf: Shelf, monkeypat
     with pytest.raises(OSError, match="no"):
         rebuild(shelf.data, Roots([shelf.root]))
     monkeypatch.undo()
+    assert [path.name for path in shelf.data.iterdir() if FILE_NAME not in path.name] == []
     after = check(shelf.data)
     assert (after.is_sound, after.models, after.used) == (True, before.models, before.used)
     assert json.loads((shelf.root / "one.safetensors.vrambroker.json").read_text())["model_id"] == "one"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from model_bytes import SD15_NAMES, pipeline_folder, tensor_file
-from shelf import Shelf
+from shelf import Shelf, dies_at
 
 from catalog import sidecar, written
 from catalog.database import FILE_NAME
@@ -369,27 +369,12 @@ def test_a_crash_at_any_write_leaves_the_old_state_or_the_new(shelf: Shelf, poin
     shelf.store.close()
     child = os.fork()
     if child == 0:
-        _update_and_crash(shelf, point, after)
-    assert os.waitpid(child, 0)[1] != 0
+        own = Shelf(shelf.root, shelf.data)
+        dies_at(point, after=after, act=lambda: update(own, {"name": "New"}))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     again = Shelf(shelf.root, shelf.data)
     assert again.info("one").model.name in ("Old", "New")
     content = json.loads((shelf.root / f"one.safetensors{sidecar.SUFFIX}").read_text())
     assert content["written"]["name"] in ("Old", "New")
     assert update(again, {"name": "Newest"}).updated_model.name == "Newest"
     assert again.scan().rejected == []
-
-
-def _update_and_crash(shelf: Shelf, point: str, after: bool) -> None:
-    """In a child: dies at one of the calls with which a sidecar is written."""
-    owner: Any = Path if point == "replace" else os
-    real = getattr(owner, point)
-
-    def crash(*args: Any, **kwargs: Any) -> Any:
-        if after:
-            real(*args, **kwargs)
-        os._exit(9)
-
-    own = Shelf(shelf.root, shelf.data)
-    setattr(owner, point, crash)
-    update(own, {"name": "New"})
-    os._exit(9)
