@@ -23,7 +23,7 @@ from bench.rigs import Server
 from client.sync import Client
 
 ROOT = Path(__file__).parents[1]
-FAMILY = ROOT / "worker" / "families" / "sd15"
+FAMILY = ROOT / "modelfiles" / "configurations" / "sd15"
 MODEL = "sd15-random"
 PATIENCE_SECONDS = 600.0
 

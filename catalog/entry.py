@@ -9,8 +9,10 @@ from datetime import datetime
 
 from catalog.notes import Notes
 from catalog.written import Written
+from modelfiles import families
+from modelfiles.families import Family
 from modelfiles.model import ModelFile
-from modelfiles.modes import modes_of
+from modelfiles.modes import family_of, modes_of
 from protocol.enums import HashDepth, ModelStatus, ModelType
 from protocol.link import ModelRef, ProfileFigures
 from protocol.records import Record
@@ -42,6 +44,16 @@ class Entry(Record, frozen=True, kw_only=True):
     def type(self) -> ModelType:
         return self.declared_type if self.file.type is ModelType.Unknown else self.file.type
 
+    @property
+    def family(self) -> Family | None:
+        """What its tensors say, else what it was declared to be; None for what draws nothing."""
+        return family_of(self.file) or families.of_type(self.type)
+
+    @property
+    def native_side(self) -> int:
+        """Pixels to a side: what the file states, else what the family was trained for, else 0."""
+        return self.file.native_side or (self.family.native_side if self.family else 0)
+
     def ref(self) -> ModelRef:
         """What the broker and workers need to know of it."""
         return ModelRef(
@@ -54,6 +66,7 @@ class Entry(Record, frozen=True, kw_only=True):
             revision=self.revision,
             profile=_figures(self.file),
             modes=list(modes_of(self.file)),
+            native_side=self.native_side,
         )
 
 

@@ -4,47 +4,28 @@ Decides by tables and stated formulas; measures nothing. What only a device can 
 
 Requirements: `min_vram` is the bytes of the weight files that the pipeline uses, but for tensors that nothing uses:
 with less, not even the weights fit in their own type. `recommended_vram` is the highest peak measured; before any run
-the profile's peak, or the weights and `WORKING_BYTES_PER_PIXEL` for one picture of the native side. `min_ram` is the
-largest part: a load keeps at most one part outside its place.
+the profile's peak, or the weights and the family's working bytes per pixel for one picture of the native side.
+`min_ram` is the largest part: a load keeps at most one part outside its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from catalog.entry import Entry
 from catalog.usage import Totals
 from modelfiles.model import Kind
 from modelfiles.modes import modes_of
-from protocol.enums import DeviceKind, DeviceType, Mode, ModelType, PrecisionMode
+from protocol.enums import DeviceKind, DeviceType, Mode, PrecisionMode
 from protocol.records import (
     BatchSizeLimits,
     ImageResolution,
     ModelCapabilities,
     ModelCompatibilityInfo,
     ModelRequirements,
-    Record,
 )
 from protocol.replies import Limits
 
-WORKING_BYTES_PER_PIXEL = 2_800
-"""Working memory of one 512 x 512 picture by Stable Diffusion 1.5 in half precision, about 700 MiB, by its pixels."""
-
-
-class Trait(Record, frozen=True, kw_only=True):
-    """A family that makes pictures: the side in pixels that it was trained for, and whether ControlNets exist."""
-
-    native_side: int
-    has_control_nets: bool
-
-
-PICTURE_FAMILIES: Mapping[ModelType, Trait] = {
-    ModelType.SD15: Trait(native_side=512, has_control_nets=True),
-    ModelType.SD21: Trait(native_side=768, has_control_nets=True),
-    ModelType.SDXL: Trait(native_side=1024, has_control_nets=True),
-    ModelType.SD3: Trait(native_side=1024, has_control_nets=False),
-    ModelType.Flux: Trait(native_side=1024, has_control_nets=False),
-}
 PICTURE_PRECISIONS = [PrecisionMode.Float32, PrecisionMode.Float16, PrecisionMode.BFloat16]
 FILE_PRECISIONS = {
     "F32": PrecisionMode.Float32,
@@ -56,25 +37,19 @@ FILE_PRECISIONS = {
 }
 
 
-def native_side(entry: Entry) -> int:
-    """Pixels to a side: what the file states, else what the family was trained for, else 0."""
-    trait = PICTURE_FAMILIES.get(entry.type)
-    return entry.file.native_side or (trait.native_side if trait else 0)
-
-
 def capabilities(entry: Entry) -> ModelCapabilities:
     """What `generate` and the component commands can ask of the model; parts alone make no pictures."""
-    trait = PICTURE_FAMILIES.get(entry.type)
-    if trait is None:
+    family = entry.family
+    if family is None:
         own = FILE_PRECISIONS.get(entry.file.dtype)
         return ModelCapabilities(supported_precisions=[own] if own else [])
-    side, modes = native_side(entry), modes_of(entry.file)
+    side, modes = entry.native_side, modes_of(entry.file)
     return ModelCapabilities(
         supported_inference_types=[mode.value for mode in modes],
         max_resolution=ImageResolution(width=side, height=side),
         supported_precisions=_own_first(entry.file.dtype),
         supports_lora=True,
-        supports_control_net=trait.has_control_nets,
+        supports_control_net=family.has_control_nets,
         # `generate` takes no mask, whatever the model was trained for.
         supports_inpainting=False,
         supports_image2_image=Mode.IMAGE in modes,
@@ -103,7 +78,9 @@ def requirements(entry: Entry, totals: Sequence[Totals]) -> ModelRequirements:
     weights = entry.file.weights_bytes
     measured = max((t.peak_bytes for t in totals), default=0)
     profile = entry.file.profile
-    estimated = profile.peak_bytes if profile else weights + native_side(entry) ** 2 * WORKING_BYTES_PER_PIXEL
+    family = entry.family
+    working = entry.native_side**2 * family.working_bytes_per_pixel if family else 0
+    estimated = profile.peak_bytes if profile else weights + working
     return ModelRequirements(
         min_vram=weights,
         recommended_vram=max(measured or estimated, weights),

@@ -1,5 +1,7 @@
 """The allow-list: every pipeline and component class that a model folder may name, and every key that it may not.
 
+Classes come from the families' records, and those that all families share from here.
+
 Decides what is safe to hand to a loader. Loaders of diffusers and transformers follow code paths named in
 configuration files even without being told to trust them; what is not in these tables is refused before they see it.
 """
@@ -8,22 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from protocol.enums import ComponentType, ModelType
+from modelfiles import families
+from protocol.enums import ComponentType
 
-PIPELINES: Mapping[str, ModelType] = {
-    "StableDiffusionPipeline": ModelType.SD15,
-    "StableDiffusionImg2ImgPipeline": ModelType.SD15,
-    "StableDiffusionInpaintPipeline": ModelType.SD15,
-    "StableDiffusionControlNetPipeline": ModelType.SD15,
-    "StableDiffusionXLPipeline": ModelType.SDXL,
-    "StableDiffusionXLImg2ImgPipeline": ModelType.SDXL,
-    "StableDiffusionXLInpaintPipeline": ModelType.SDXL,
-    "StableDiffusionXLControlNetPipeline": ModelType.SDXL,
-    "StableDiffusion3Pipeline": ModelType.SD3,
-    "StableDiffusion3Img2ImgPipeline": ModelType.SD3,
-    "FluxPipeline": ModelType.Flux,
-    "FluxImg2ImgPipeline": ModelType.Flux,
-}
+PIPELINES = frozenset(name for family in families.ALL for name in family.pipelines)
 
 SCHEDULERS = (
     "DDIMScheduler",
@@ -52,22 +42,8 @@ SCHEDULERS = (
 )
 
 COMPONENTS: Mapping[tuple[str, str], ComponentType] = {
-    ("diffusers", "UNet2DConditionModel"): ComponentType.UNet,
-    ("diffusers", "AutoencoderKL"): ComponentType.VAE,
-    ("diffusers", "AutoencoderTiny"): ComponentType.VAE,
-    ("diffusers", "FluxTransformer2DModel"): ComponentType.Transformer,
-    ("diffusers", "SD3Transformer2DModel"): ComponentType.Transformer,
-    ("diffusers", "ControlNetModel"): ComponentType.ControlNet,
-    ("diffusers", "FluxControlNetModel"): ComponentType.ControlNet,
-    ("diffusers", "SD3ControlNetModel"): ComponentType.ControlNet,
+    **{pair: kind for family in families.ALL for pair, kind in family.classes.items()},
     **{("diffusers", name): ComponentType.Scheduler for name in SCHEDULERS},
-    ("transformers", "CLIPTextModel"): ComponentType.TextEncoder,
-    ("transformers", "CLIPTextModelWithProjection"): ComponentType.TextEncoder,
-    ("transformers", "T5EncoderModel"): ComponentType.TextEncoder,
-    ("transformers", "CLIPTokenizer"): ComponentType.Tokenizer,
-    ("transformers", "CLIPTokenizerFast"): ComponentType.Tokenizer,
-    ("transformers", "T5Tokenizer"): ComponentType.Tokenizer,
-    ("transformers", "T5TokenizerFast"): ComponentType.Tokenizer,
     ("transformers", "CLIPImageProcessor"): ComponentType.Unknown,
     ("transformers", "CLIPFeatureExtractor"): ComponentType.Unknown,
     ("transformers", "SiglipImageProcessor"): ComponentType.Unknown,

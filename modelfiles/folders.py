@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from modelfiles import families
 from modelfiles.allowed import (
     ATTENTION_KEYS,
     ATTENTION_WORDS,
@@ -26,12 +27,11 @@ from modelfiles.paths import Roots
 from modelfiles.roles import CONFIGS, SLOTS, check_class, check_needed, check_size, check_slot, check_vocabulary
 from modelfiles.values import check_values
 from modelfiles.weights import WEIGHTS, Weights, find_weights, weight_names
-from protocol.enums import ComponentType, ModelType
+from protocol.enums import ComponentType
 from protocol.records import Record
 
 INDEX = "model_index.json"
 PART_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-SD2_CONTEXT_WIDTHS = (1024, [1024])
 CONFIG_FILES = (
     "config.json",
     "scheduler_config.json",
@@ -86,7 +86,7 @@ class PipelineFolder(Record, frozen=True, kw_only=True):
     """A checked folder: its pipeline class and parts; `watched` are all files and folders that the check rests on."""
 
     class_name: str
-    type: ModelType
+    family: str
     parts: list[FolderPart]
     watched: list[Fingerprint]
     sample_size: int = 0
@@ -129,18 +129,20 @@ def read_pipeline(folder: Path, roots: Roots, *, with_weights: bool = True) -> P
         raise unsafe(f"{INDEX} names the pipeline {str(class_name)[:80]!r}, which is not on the list of safe classes")
     check_values(index, INDEX)
     named = _named_parts(index)
-    check_needed(class_name, (name for name, _ in named))
+    family = families.of_folder(class_name, {})
+    check_needed(class_name, family, (name for name, _ in named))
     parts = [_read_part(folder, name, pair, roots, with_weights) for name, pair in named]
     denoiser = _config_of(parts, ComponentType.UNet, ComponentType.Transformer)
+    family = families.of_folder(class_name, denoiser)
     watched += [fingerprint for part in parts for fingerprint in part.watched]
     return PipelineFolder(
         class_name=class_name,
-        type=_family(PIPELINES[class_name], denoiser),
+        family=family.name,
         parts=parts,
         watched=watched,
         sample_size=_size(denoiser.get("sample_size")),
         in_channels=_size(denoiser.get("in_channels")),
-        latent_channels=_size(_config_of(parts, ComponentType.VAE).get("latent_channels")),
+        latent_channels=_size(_config_of(parts, ComponentType.VAE).get(family.latent_key)),
     )
 
 
@@ -281,13 +283,6 @@ def _config_of(parts: list[FolderPart], *kinds: ComponentType) -> JsonObject:
         if part.type in kinds and part.config:
             return read_object(Path(part.config))
     return {}
-
-
-def _family(listed: ModelType, denoiser: JsonObject) -> ModelType:
-    """A StableDiffusionPipeline is SD 1.5 unless its UNet attends to embeddings of SD 2's width."""
-    width = denoiser.get("cross_attention_dim")
-    flat = [width[0]] if isinstance(width, list) and width and len(set(map(str, width))) == 1 else width
-    return ModelType.SD21 if listed is ModelType.SD15 and flat in SD2_CONTEXT_WIDTHS else listed
 
 
 def _size(value: object) -> int:

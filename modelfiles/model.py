@@ -12,8 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from modelfiles import families, folders, profiles
+from modelfiles import families, folders, profiles, recognition
 from modelfiles.allowed import COMPONENTS, NAMED_PARTS, PICKLES
+from modelfiles.families.record import LATENT_TENSORS
 from modelfiles.fingerprints import Fingerprint
 from modelfiles.headers import Header, Tensor, dtype_bytes, read_header
 from modelfiles.jsonfile import corrupted, unsafe
@@ -36,14 +37,6 @@ PART_TYPES = {
     ComponentType.TextEncoder: ModelType.TextEncoder,
 }
 """What a folder is that holds one part alone."""
-
-
-FIRST_TENSOR = families.DIFFUSION + "input_blocks.0.0.weight"
-LATENT_TENSORS = ("first_stage_model.decoder.conv_in.weight", "vae.decoder.conv_in.weight")
-"""The first tensors that see a latent picture: their second size is its channels."""
-
-LATENT_FACTOR = 8
-"""Pixels to a side of one latent pixel: every family's VAE halves three times."""
 
 
 class Kind(enum.Enum):
@@ -79,7 +72,8 @@ class ModelFile(Record, frozen=True, kw_only=True):
 
     `size_bytes`: of the file, of the weight files that the pipeline uses, or the profile's; `tensor_bytes`: of the
     tensors among them that are used, `unused_bytes`: of those that are not, such as a second, averaged copy.
-    `dtype` is the type with the most bytes ("" for a profile). `family` is named where ModelType has no word for it.
+    `dtype` is the type with the most bytes ("" for a profile). `family` is its name, of an adapter
+    that of the models it was made for, "" where there is none.
     `says` is what a single file says of itself, `packed` the format of numbers that are no plain ones.
     `config_path` is the folder of the same stem beside a single file ("" where there is none). `native_side` is the
     side in pixels that the configuration or ModelSpec states, 0 where none does.
@@ -165,6 +159,7 @@ def _inspect(path: Path, roots: Roots) -> ModelFile:
 def _virtual(path: Path) -> ModelFile:
     fingerprint = Fingerprint.of(path)
     profile = profiles.read_profile(path)
+    family = families.of_type(profile.family)
     parts = [
         Part(
             name=name,
@@ -179,6 +174,7 @@ def _virtual(path: Path) -> ModelFile:
         path=str(path),
         kind=Kind.VIRTUAL,
         type=profile.family,
+        family=family.name if family else "",
         size_bytes=profile.bytes,
         tensor_bytes=profile.bytes,
         parts=parts,
@@ -189,11 +185,12 @@ def _virtual(path: Path) -> ModelFile:
 
 def _single(path: Path, roots: Roots) -> ModelFile:
     header = read_header(path)
-    found = families.recognise(header.tensors)
-    if found is not ModelType.LoRA:
+    found = recognition.recognise(header.tensors)
+    family = families.named(found.family)
+    if found.type is not ModelType.LoRA:
         # Adapters begin with matrices of zeros, and end in some where nothing was learned.
         check_end(header)
-    used = families.used(found, header.tensors)
+    used = recognition.used(found, header.tensors)
     dtypes = dtype_bytes(used)
     fingerprints = [header.fingerprint]
     config_folder = path.with_suffix("")
@@ -205,26 +202,26 @@ def _single(path: Path, roots: Roots) -> ModelFile:
     return ModelFile(
         path=str(path),
         kind=Kind.SINGLE,
-        type=found,
+        type=found.type,
         size_bytes=header.fingerprint.size,
         tensor_bytes=sum(dtypes.values()),
         unused_bytes=header.data_bytes - sum(dtypes.values()),
         parts=_single_parts(path, found, used),
-        family=families.family_name(found, header.tensors),
+        family=found.family,
         says=statement_of(header.tensors, header.metadata),
-        packed="" if found is ModelType.LoRA else packed_format(header.tensors),
+        packed="" if found.type is ModelType.LoRA else packed_format(header.tensors),
         fingerprints=fingerprints,
         metadata=header.metadata,
         dtype=_most(dtypes),
         dtype_bytes=dtypes,
         config_path=config_path,
         native_side=_stated_side(header.metadata),
-        in_channels=_channels(header, (FIRST_TENSOR,)),
+        in_channels=_channels(header, family.denoiser.originals) if family else 0,
         latent_channels=_channels(header, LATENT_TENSORS),
     )
 
 
-def _single_parts(path: Path, found: ModelType, used: Sequence[Tensor]) -> list[Part]:
+def _single_parts(path: Path, found: recognition.Recognised, used: Sequence[Tensor]) -> list[Part]:
     return [
         Part(
             name=part.name,
@@ -235,7 +232,7 @@ def _single_parts(path: Path, found: ModelType, used: Sequence[Tensor]) -> list[
             files=[str(path)],
             prefixes=[prefix for prefix in part.prefixes if prefix],
         )
-        for part, tensors in families.file_parts(found, used).items()
+        for part, tensors in recognition.file_parts(found, used).items()
     ]
 
 
@@ -259,10 +256,11 @@ def _folder_model(
         for dtype, size in (part.weights.dtype_bytes if part.weights else {}).items():
             dtypes[dtype] = dtypes.get(dtype, 0) + size
     parts = [_folder_part(part) for part in listed]
+    family = families.named(pipeline.family) if pipeline else None
     return ModelFile(
         path=str(path),
         kind=Kind.FOLDER,
-        type=pipeline.type if pipeline else PART_TYPES.get(_own_type(listed[0]), ModelType.Unknown),
+        type=family.type if family else PART_TYPES.get(_own_type(listed[0]), ModelType.Unknown),
         size_bytes=sum(part.size_bytes for part in parts),
         tensor_bytes=sum(part.tensor_bytes for part in parts),
         parts=parts,
@@ -270,8 +268,9 @@ def _folder_model(
         dtype=_most(dtypes),
         dtype_bytes=dtypes,
         packed=next((part.weights.packed for part in listed if part.weights and part.weights.packed), ""),
+        family=pipeline.family if pipeline else "",
         class_name=pipeline.class_name if pipeline else listed[0].class_name,
-        native_side=pipeline.sample_size * LATENT_FACTOR if pipeline else 0,
+        native_side=pipeline.sample_size * family.latent_factor if pipeline and family else 0,
         in_channels=pipeline.in_channels if pipeline else 0,
         latent_channels=pipeline.latent_channels if pipeline else 0,
     )

@@ -8,59 +8,64 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from modelfiles import families
+from modelfiles.families import Family
 from modelfiles.jsonfile import incompatible
-from modelfiles.model import FIRST_TENSOR, Kind, ModelFile
+from modelfiles.model import Kind, ModelFile
 from protocol.enums import Mode, ModelType
 
-PACKED_PIXELS = {ModelType.Flux: 4}
-"""Latent pixels that a denoiser sees as one."""
-
 MOST_LATENT_CHANNELS = 128
-PICTURES = frozenset({ModelType.SD15, ModelType.SD21, ModelType.SDXL, ModelType.SD3, ModelType.Flux})
-UNET = ("unet", "conv_in.weight")
-DENOISERS = {
-    ModelType.SD3: ("transformer", "pos_embed.proj.weight"),
-    ModelType.Flux: ("transformer", "x_embedder.weight"),
-}
-"""A family whose denoiser is no UNet → that part, and its first tensor, which sees the channels."""
-BOTH = (Mode.TEXT, Mode.IMAGE)
+PICTURELESS = frozenset({ModelType.LoRA, ModelType.ControlNet})
+"""What belongs to a family and draws nothing by itself."""
+
+
+def family_of(file: ModelFile) -> Family | None:
+    """The family whose pipelines draw with a model; None for what draws nothing."""
+    return None if file.type in PICTURELESS else families.named(file.family)
 
 
 def modes_of(file: ModelFile) -> tuple[Mode, ...]:
     """The ways to draw with a model; none for one that makes no pictures, or none that is known here."""
+    family = family_of(file)
     if file.profile is not None:
-        return BOTH
-    if file.type not in PICTURES or (_expected(file) and file.in_channels != _expected(file)):
+        return (Mode.TEXT, Mode.IMAGE)
+    if family is None:
         return ()
-    return (Mode.IMAGE,) if is_refiner(file) else BOTH
+    expected = _expected(file, family)
+    if expected and file.in_channels != expected:
+        return ()
+    return tuple(mode for mode in family.modes if mode is not Mode.TEXT or not is_refiner(file))
 
 
 def is_refiner(file: ModelFile) -> bool:
-    """Whether a folder is SDXL's second stage, which has the second text encoder alone and goes on from a picture."""
-    names = {part.name for part in file.parts}
-    return file.class_name.startswith("StableDiffusionXL") and "text_encoder_2" in names and "text_encoder" not in names
+    """Whether a folder is a second stage, which goes on from a picture."""
+    family = family_of(file)
+    if family is None or not family.refines_without or file.kind is not Kind.FOLDER:
+        return False
+    return family.refines_without not in {part.name for part in file.parts}
 
 
 def check_channels(file: ModelFile) -> None:
     """Raise Fault MODEL_INCOMPATIBLE for a model whose denoiser takes what no pipeline here gives it."""
-    expected, found = _expected(file), file.in_channels
-    if file.type not in PICTURES or not expected or found == expected:
+    family = family_of(file)
+    expected = _expected(file, family) if family is not None else 0
+    if family is None or not expected or file.in_channels == expected:
         return
-    latent = file.latent_channels
+    found, latent = file.in_channels, file.latent_channels
     kinds = {2 * latent + 1: "an inpainting model", 2 * latent: "a model that edits pictures by instruction"}
-    kind = kinds.get(found, "a model of another kind") if file.type not in PACKED_PIXELS else "a model of another kind"
-    part, tensor = DENOISERS.get(file.type, UNET)
-    if file.kind is Kind.SINGLE:
-        tensor = FIRST_TENSOR
-    text = f"{Path(file.path).name} is {kind}: its {part} takes {found} channels, and latents have {expected}"
-    raise incompatible(text, part=part, tensor=tensor, found=found, expected=expected)
+    kind = kinds.get(found, "a model of another kind") if expected == latent else "a model of another kind"
+    denoiser = family.denoiser
+    tensor = denoiser.originals[0] if file.kind is Kind.SINGLE else denoiser.first
+    text = f"{Path(file.path).name} is {kind}: its {denoiser.part} takes {found} channels, and latents have {expected}"
+    raise incompatible(text, part=denoiser.part, tensor=tensor, found=found, expected=expected)
 
 
-def _expected(file: ModelFile) -> int:
+def _expected(file: ModelFile, family: Family) -> int:
     """The channels of what a denoiser of the file's family is given; 0 where either is not known.
 
     A configuration that speaks of more than any VAE has is wrong about the VAE, which is told where that is built.
     """
     if not file.in_channels or file.latent_channels > MOST_LATENT_CHANNELS:
         return 0
-    return file.latent_channels * PACKED_PIXELS.get(file.type, 1)
+    packed = family.denoiser.packed_tensor if file.kind is Kind.SINGLE else family.denoiser.packed
+    return file.latent_channels * packed

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from modelfiles.allowed import COMPONENTS
+from modelfiles.families import Family
 from modelfiles.jsonfile import JsonObject, corrupted, incompatible
 from protocol.enums import ComponentType
 
@@ -32,15 +33,6 @@ SLOTS: Mapping[str, frozenset[ComponentType]] = {
     "feature_extractor": frozenset({ComponentType.Unknown}),
 }
 """A part's name in the index → what it may be. Parts of other names are checked, and not used."""
-
-_ALWAYS = frozenset({"vae", "scheduler"})
-NEEDED: Mapping[str, frozenset[str]] = {
-    "StableDiffusion": _ALWAYS | {"unet", "text_encoder", "tokenizer"},
-    "StableDiffusionXL": _ALWAYS | {"unet", "text_encoder_2", "tokenizer_2"},
-    "StableDiffusion3": _ALWAYS | {"transformer", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"},
-    "Flux": _ALWAYS | {"transformer", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"},
-}
-"""What a pipeline's name begins with → the parts that it cannot draw without; the longest beginning decides."""
 
 SAME: Mapping[str, frozenset[str]] = {
     "CLIPTextModel": frozenset({"CLIPModel", "CLIPTextModelWithProjection"}),
@@ -69,10 +61,9 @@ VOCABULARY_LIMIT_BYTES = 64 << 20
 """Of each of these files; T5's has 2.4 MB."""
 
 
-def check_needed(class_name: str, names: Iterable[str]) -> None:
-    """Raise Fault MODEL_CORRUPTED naming the parts that a pipeline of this class lacks."""
-    family = max((start for start in NEEDED if class_name.startswith(start)), key=len, default="")
-    missing = sorted(NEEDED.get(family, frozenset()) - set(names))
+def check_needed(class_name: str, family: Family, names: Iterable[str]) -> None:
+    """Raise Fault MODEL_CORRUPTED naming the parts that a folder of this family lacks."""
+    missing = sorted(family.needed - set(names))
     if missing:
         raise corrupted(f"a {class_name} needs {', '.join(missing)}, which its index does not name", missing=missing[0])
 

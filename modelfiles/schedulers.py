@@ -6,27 +6,19 @@ UI (https://huggingface.co/docs/diffusers/api/schedulers/overview says which cla
 
 from __future__ import annotations
 
-import enum
 import importlib.util
 import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
+from modelfiles.families import SchedulerKind
 from modelfiles.model import ModelFile
+from modelfiles.modes import family_of
 from modelfiles.statements import V_PREDICTION
-from protocol.enums import ModelType
 
 KARRAS = "use_karras_sigmas"
 ALGORITHM = "algorithm_type"
-
-
-class Kind(enum.Enum):
-    """What a model predicts, of which schedulers know one."""
-
-    NOISE = "noise"
-    FLOW = "flow"
-    EDM = "edm"
 
 
 class Scheduler(NamedTuple):
@@ -81,29 +73,26 @@ EDM = (
     Scheduler("Euler", "EDMEulerScheduler"),
     Scheduler("DPM++ 2M", "EDMDPMSolverMultistepScheduler", aliases=("dpmpp_2m",)),
 )
-TABLE: Mapping[Kind, tuple[Scheduler, ...]] = {Kind.NOISE: NOISE, Kind.FLOW: FLOW, Kind.EDM: EDM}
-
-FAMILIES: Mapping[ModelType, Kind] = {
-    ModelType.SD15: Kind.NOISE,
-    ModelType.SD21: Kind.NOISE,
-    ModelType.SDXL: Kind.NOISE,
-    ModelType.SD3: Kind.FLOW,
-    ModelType.Flux: Kind.FLOW,
+TABLE: Mapping[SchedulerKind, tuple[Scheduler, ...]] = {
+    SchedulerKind.NOISE: NOISE,
+    SchedulerKind.FLOW: FLOW,
+    SchedulerKind.EDM: EDM,
 }
 
 
-def offered(kind: Kind, *, zero_snr: bool = False) -> list[Scheduler]:
+def offered(kind: SchedulerKind, *, zero_snr: bool = False) -> list[Scheduler]:
     """The schedulers of a kind that can be had here, of a model of zero terminal SNR those that know it."""
     return [one for one in TABLE[kind] if (one.zero_snr or not zero_snr) and _is_there(one.package)]
 
 
 def of_model(file: ModelFile) -> list[str]:
     """The names of the schedulers that a model takes; empty for what makes no pictures by them."""
-    kind = FAMILIES.get(file.type)
-    if kind is None or file.profile is not None:
+    family = family_of(file)
+    if family is None or file.profile is not None:
         return []
+    kind = family.scheduler
     if file.says.edm and file.says.prediction == V_PREDICTION:
-        kind = Kind.EDM
+        kind = SchedulerKind.EDM
     return [one.name for one in offered(kind, zero_snr=file.says.zero_snr)]
 
 

@@ -69,6 +69,7 @@ class ModelRef(Record, frozen=True, kw_only=True):
     revision: int = 0
     profile: ProfileFigures | None = None
     modes: list[Mode] = []
+    native_side: int = 0
 
 
 # worker -> broker

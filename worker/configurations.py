@@ -10,19 +10,18 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from modelfiles import folders
-from modelfiles.families import TEXTUAL_INVERSION
+from modelfiles import families, folders
+from modelfiles.families import CONFIGURATIONS
 from modelfiles.fingerprints import Fingerprint
 from modelfiles.jsonfile import read_object
 from modelfiles.model import Kind
 from modelfiles.paths import Roots
+from modelfiles.recognition import TEXTUAL_INVERSION
 from protocol.enums import ModelType
 from protocol.errors import ErrorCode, Fault
 from protocol.records import Record
 from worker.devices.base import Build
 
-FAMILIES = Path(__file__).parent / "families"
-FAMILY_FOLDERS = {ModelType.SD15: "sd15", ModelType.SDXL: "sdxl"}
 PARTS_ALONE = frozenset({ModelType.LoRA, ModelType.VAE, ModelType.ControlNet, ModelType.TextEncoder, ModelType.UNet})
 """What is one part of a model, whatever its configuration."""
 
@@ -39,6 +38,7 @@ class Configuration(Record, frozen=True, kw_only=True):
 
     path: str
     class_name: str
+    family: str
     is_family: bool
     reads: dict[str, str]
     watched: list[Fingerprint]
@@ -65,7 +65,12 @@ def configuration_of(build: Build, roots: Roots) -> Configuration | None:
     for part in pipeline.parts:
         reads |= {f"{part.name}/{name}": path for name, path in part.reads.items()}
     return Configuration(
-        path=str(folder), class_name=pipeline.class_name, is_family=is_family, reads=reads, watched=pipeline.watched
+        path=str(folder),
+        class_name=pipeline.class_name,
+        family=pipeline.family,
+        is_family=is_family,
+        reads=reads,
+        watched=pipeline.watched,
     )
 
 
@@ -84,15 +89,16 @@ def configuration_source(build: Build) -> str:
 
 def _family(build: Build) -> Path:
     name = Path(build.file.path).name
-    kind = build.file.family or build.file.type.value
-    if build.file.type in PARTS_ALONE or kind == TEXTUAL_INVERSION:
+    is_words = build.file.family == TEXTUAL_INVERSION
+    kind = TEXTUAL_INVERSION if is_words else build.file.type.value
+    if build.file.type in PARTS_ALONE or is_words:
         text = f"{name} is a {kind}, which draws nothing by itself: load the model that it belongs to"
         raise Fault(ErrorCode.MODEL_INCOMPATIBLE, text, details={"type": kind})
-    found = FAMILY_FOLDERS.get(build.file.type)
-    if found is None or not (FAMILIES / found).is_dir():
+    family = families.named(build.file.family)
+    if family is None or not family.configuration:
         text = f"{name} ({build.file.type.value}) needs a configuration: a diffusers folder {Path(name).stem} beside it"
         raise Fault(ErrorCode.MODEL_LOADING_FAILED, f"{text}, or config_path")
-    return FAMILIES / found
+    return CONFIGURATIONS / family.configuration
 
 
 def _refuse_equal_encoders(folder: Path) -> None:

@@ -6,7 +6,6 @@ component, so that a cancel is heard and progress is told.
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,24 +16,24 @@ import diffusers
 import msgspec
 import torch
 import transformers
-from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from diffusers.pipelines import stable_diffusion
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from modelfiles import folders
-from modelfiles.allowed import COMPONENTS, NAMED_PARTS, PIPELINES
-from modelfiles.families import SINGLE_FILE_PARTS
+from modelfiles import families, folders
+from modelfiles.allowed import COMPONENTS, NAMED_PARTS
+from modelfiles.families import Family
 from modelfiles.headers import Header, read_header
 from modelfiles.jsonfile import JsonObject, corrupted, incompatible, read_object
 from modelfiles.model import ModelFile, Part
-from protocol.enums import ComponentType, ModelPrecision
+from protocol.enums import ComponentType, Mode, ModelPrecision
 from protocol.errors import ErrorCode, Fault
 from settings.logs import Logger
 from worker import originals, schedules
 from worker.configurations import Configuration, configuration_source, own_tokenizers
 from worker.devices.base import Build, PartBytes
 from worker.job import Job
-from worker.pipelines import IMAGE_TO_IMAGE, TEXT_TO_IMAGE, Pipelines
+from worker.pipelines import Pipelines, pipeline_arguments, pipeline_class
 from worker.skeleton import CONFIG, SCHEDULER_CONFIG, Held, check_folder, check_module, check_scheduler
 from worker.staging import Staging
 from worker.vocabularies import bound_tokenizers
@@ -44,6 +43,9 @@ DTYPES = {
     ModelPrecision.Float16: torch.float16,
     ModelPrecision.BFloat16: torch.bfloat16,
 }
+LIBRARIES = {"diffusers": diffusers, "transformers": transformers, "stable_diffusion": stable_diffusion}
+"""What an index calls a library → where its classes are."""
+
 Tell = Callable[[str, int], None]
 log = Logger()
 
@@ -65,7 +67,8 @@ def load(
     else:
         pipelines = _folder(build, staging, job, tell)
     with _told(Path(build.file.path).name):
-        pipelines.pipeline(from_image=False, scheduler="")  # what a pipeline refuses is told now, not at a picture
+        # What a pipeline refuses is told now, not at a picture.
+        pipelines.pipeline(next(iter(pipelines.family.modes)), "")
     bound_tokenizers(pipelines.components)
     return pipelines, _weighed(build.file, pipelines)
 
@@ -92,7 +95,7 @@ def _told(
 
 def _folder(build: Build, staging: Staging, job: Job, tell: Tell) -> Pipelines:
     file = build.file
-    text_class = _pipeline_class(file.class_name, Path(file.path).name)
+    family = _family(file.class_name, file.family, Path(file.path).name)
     components: dict[str, Any] = {}
     done = 0
     for part in file.parts:
@@ -106,28 +109,27 @@ def _folder(build: Build, staging: Staging, job: Job, tell: Tell) -> Pipelines:
         job.phases["read_ms"] += (time.perf_counter() - built) * 1000
         components[part.name] = component
     index = staging.file(str(Path(file.path) / folders.INDEX), folders.INDEX)
-    return _pipelines(text_class, components, read_object(Path(index)))
+    return _pipelines(family, components, read_object(Path(index)))
 
 
-def _pipelines(text_class: type[Any], components: dict[str, Any], index: dict[str, Any]) -> Pipelines:
+def _pipelines(family: Family, components: dict[str, Any], index: dict[str, Any]) -> Pipelines:
     """The components with the optional ones that a folder lacks, and the settings that its index holds."""
-    accepted: dict[str, Any] = {}
-    for cls in (text_class, IMAGE_TO_IMAGE[text_class]):
-        accepted |= inspect.signature(cls).parameters
+    accepted = pipeline_arguments(family)
     optional: dict[str, Any] = {}
     optional |= {name: None for name in ("safety_checker", "feature_extractor", "image_encoder") if name in accepted}
     optional |= {name: None for name in accepted if name.startswith(("text_encoder", "tokenizer"))}
     settings = {key: value for key, value in index.items() if key in accepted and isinstance(value, bool | int | float)}
     if components.get("safety_checker") is None and "requires_safety_checker" in accepted:
         settings["requires_safety_checker"] = False
-    return Pipelines(text_class, {**optional, **components}, settings)
+    return Pipelines(family, {**optional, **components}, settings)
 
 
-def _pipeline_class(class_name: str, what: str) -> type[Any]:
-    found: type[Any] | None = TEXT_TO_IMAGE.get(class_name)
-    if found is None:
-        kind = class_name or "one component"
-        text = f"{what} is {kind}: this worker runs {', '.join(TEXT_TO_IMAGE)}"
+def _family(class_name: str, name: str, what: str) -> Family:
+    """The family whose pipelines draw with a folder. Raises Fault MODEL_INCOMPATIBLE for one that has none of them."""
+    found = families.named(name)
+    if found is None or class_name not in found.modes.values():
+        known = sorted({one for family in families.ALL for one in family.modes.values()})
+        text = f"{what} is {class_name or 'one component'}: this worker runs {', '.join(known)}"
         raise Fault(ErrorCode.MODEL_INCOMPATIBLE, text)
     return found
 
@@ -172,9 +174,7 @@ def _readable(part: Part, read: Callable[[], Any]) -> Any:
 
 
 def _class(part: Part) -> Any:
-    if part.class_name == StableDiffusionSafetyChecker.__name__:
-        return StableDiffusionSafetyChecker
-    return getattr(transformers if part.library == "transformers" else diffusers, part.class_name)
+    return getattr(LIBRARIES[part.library], part.class_name)
 
 
 def _single_file(build: Build, configuration: Configuration, staging: Staging, job: Job, tell: Tell) -> Pipelines:
@@ -182,12 +182,12 @@ def _single_file(build: Build, configuration: Configuration, staging: Staging, j
     folder = staging.folder("configuration", {})
     for name, path in configuration.reads.items():
         staging.folder(f"configuration/{Path(name).parent}", {Path(name).name: path})
-    text_class = _pipeline_class(configuration.class_name, Path(file.path).name)
+    family = _family(configuration.class_name, configuration.family, Path(file.path).name)
     job.check()
     tell("build", 0)
     began = time.perf_counter()
     weights = staging.file(file.path, "model.safetensors")
-    _check_single(build, configuration, Path(folder), read_header(Path(weights)))
+    _check_single(build, configuration, family, Path(folder), read_header(Path(weights)))
     tokenizers = own_tokenizers(configuration)
 
     def why(error: Exception) -> str:
@@ -195,7 +195,7 @@ def _single_file(build: Build, configuration: Configuration, staging: Staging, j
         return f"{f' at its {part}' if part else ''}; its weights do not fit {configuration_source(build)}"
 
     with _told(Path(file.path).name, ErrorCode.MODEL_LOADING_FAILED, why):
-        pipeline = text_class.from_single_file(
+        pipeline = pipeline_class(family, Mode.TEXT).from_single_file(
             weights, config=folder, local_files_only=True, torch_dtype=DTYPES[build.precision], **tokenizers
         )
     built = time.perf_counter()
@@ -207,7 +207,7 @@ def _single_file(build: Build, configuration: Configuration, staging: Staging, j
         make_private(component)
     job.phases["build_ms"] += (built - began) * 1000
     job.phases["read_ms"] += (time.perf_counter() - built) * 1000
-    return _pipelines(text_class, components, read_object(Path(folder) / folders.INDEX))
+    return _pipelines(family, components, read_object(Path(folder) / folders.INDEX))
 
 
 def _stated_scheduler(build: Build, own: Any, weights: str, config: JsonObject | None, job: Job) -> Any:
@@ -221,14 +221,14 @@ def _stated_scheduler(build: Build, own: Any, weights: str, config: JsonObject |
     return made
 
 
-def _check_single(build: Build, configuration: Configuration, folder: Path, header: Header) -> None:
+def _check_single(build: Build, configuration: Configuration, family: Family, folder: Path, header: Header) -> None:
     """Each part's configuration against its tensors in the file. Raises Fault MODEL_INCOMPATIBLE, or, where nobody gave
     a configuration, MODEL_LOADING_FAILED saying which would be needed."""
     index = read_object(folder / folders.INDEX)
     schedule = index.get("scheduler")
     missing = [
         part.name
-        for part in SINGLE_FILE_PARTS.get(PIPELINES[configuration.class_name], ())
+        for part in family.file_parts
         if not any(tensor.name.startswith(part.prefixes) for tensor in header.tensors)
     ]
     if missing:
@@ -245,7 +245,7 @@ def _check_single(build: Build, configuration: Configuration, folder: Path, head
                 tensors = [tensor for tensor in header.tensors if tensor.name.startswith(starts)]
                 named = msgspec.structs.replace(part, library=str(pair[0]), class_name=str(pair[1]))
                 module = check_module(part.name, _class(named), read_object(config), Held.of(tensors, exact=False))
-                _refuse_lacking(build, named, originals.lacking(named.class_name, module, tensors))
+                _refuse_lacking(build, named, originals.lacking(family, named.class_name, module, tensors))
     except Fault as fault:
         if fault.code is ErrorCode.MODEL_CORRUPTED:
             raise

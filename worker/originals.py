@@ -7,16 +7,14 @@ nothing is said here: the file is of another layout, which the loader tells.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
-from diffusers.loaders.single_file_utils import (
-    convert_ldm_clip_checkpoint,
-    convert_ldm_unet_checkpoint,
-    convert_ldm_vae_checkpoint,
-    convert_open_clip_checkpoint,
-)
+from diffusers.loaders import single_file_utils
+from diffusers.loaders.single_file_utils import convert_ldm_clip_checkpoint, convert_open_clip_checkpoint
 
+from modelfiles.families import Family
+from modelfiles.families.record import CLIP_CLASSES
 from modelfiles.headers import Tensor
 from settings.logs import Logger
 
@@ -34,16 +32,6 @@ COMPUTED = ("position_ids",)
 """Endings of tensors that are made, not read."""
 
 
-def _unet(held: Names, module: Any) -> Names:
-    converted: Names = convert_ldm_unet_checkpoint(held, module.config)
-    return converted
-
-
-def _vae(held: Names, module: Any) -> Names:
-    converted: Names = convert_ldm_vae_checkpoint(held, module.config)
-    return converted
-
-
 def _text_encoder(held: Names, module: Any) -> Names:
     """CLIP as transformers or as OpenCLIP writes it. Some versions of transformers wrap its layers once more."""
     prefix = next((prefix for prefix in OPEN_CLIP_PREFIXES if any(name.startswith(prefix) for name in held)), "")
@@ -58,21 +46,26 @@ def _text_encoder(held: Names, module: Any) -> Names:
     return {name.removeprefix(WRAPPER): tensor for name, tensor in converted.items()}
 
 
-CONVERSIONS: Mapping[str, Callable[[Names, Any], Names]] = {
-    "UNet2DConditionModel": _unet,
-    "AutoencoderKL": _vae,
-    "CLIPTextModel": _text_encoder,
-    "CLIPTextModelWithProjection": _text_encoder,
-}
-"""A class → its tensors' names in the original layout to its own."""
+CLIP = frozenset(name for library, name in CLIP_CLASSES if library == "transformers" and "Text" in name)
 
 
-def lacking(class_name: str, module: torch.nn.Module, tensors: Iterable[Tensor]) -> list[str]:
+def _conversion(family: Family, class_name: str) -> Callable[[Names, Any], Names] | None:
+    """What brings a part's names in the original layout to its class's own; None where nothing is known."""
+    if class_name in CLIP:
+        return _text_encoder
+    function = family.conversions.get(class_name)
+    if function is None:
+        return None
+    convert = getattr(single_file_utils, function)
+    return lambda held, module: cast(Names, convert(held, config=module.config))
+
+
+def lacking(family: Family, class_name: str, module: torch.nn.Module, tensors: Iterable[Tensor]) -> list[str]:
     """The tensors that a part's module asks for and its file lacks; empty where there is no telling.
 
     A name is the original one where a sibling shows how it would be written, else the module's own.
     """
-    convert = CONVERSIONS.get(class_name)
+    convert = _conversion(family, class_name)
     if convert is None:
         return []
     held = {tensor.name: torch.empty(tensor.shape, device="meta") for tensor in tensors}

@@ -1,4 +1,7 @@
-"""The pipelines that this worker runs: their classes and differences, as tables."""
+"""A model's components, and the pipelines over them that its family's record names.
+
+Decides how a record's words become a library's calls. What differs between families is said in the records.
+"""
 
 from __future__ import annotations
 
@@ -9,44 +12,16 @@ from typing import Any
 import diffusers
 import torch
 
+from modelfiles.families import Family
+from protocol.enums import Mode
 from worker import schedules
-
-TEXT_TO_IMAGE = {
-    "StableDiffusionPipeline": diffusers.StableDiffusionPipeline,
-    "StableDiffusionImg2ImgPipeline": diffusers.StableDiffusionPipeline,
-    "StableDiffusionXLPipeline": diffusers.StableDiffusionXLPipeline,
-    "StableDiffusionXLImg2ImgPipeline": diffusers.StableDiffusionXLPipeline,
-    "StableDiffusion3Pipeline": diffusers.StableDiffusion3Pipeline,
-    "StableDiffusion3Img2ImgPipeline": diffusers.StableDiffusion3Pipeline,
-    "FluxPipeline": diffusers.FluxPipeline,
-    "FluxImg2ImgPipeline": diffusers.FluxPipeline,
-}
-"""A folder's pipeline class to the one that draws from text."""
-
-IMAGE_TO_IMAGE = {
-    diffusers.StableDiffusionPipeline: diffusers.StableDiffusionImg2ImgPipeline,
-    diffusers.StableDiffusionXLPipeline: diffusers.StableDiffusionXLImg2ImgPipeline,
-    diffusers.StableDiffusion3Pipeline: diffusers.StableDiffusion3Img2ImgPipeline,
-    diffusers.FluxPipeline: diffusers.FluxImg2ImgPipeline,
-}
-
-DEFAULT_SIDES = {
-    diffusers.StableDiffusionPipeline: 768,
-    diffusers.StableDiffusionXLPipeline: 1024,
-    diffusers.StableDiffusion3Pipeline: 1024,
-    diffusers.FluxPipeline: 1024,
-}
-"""The greatest side that a family draws by default, in pixels: SD 2's, those of the others."""
-
-FEW_STEPS = 4
-"""Steps of a Flux model that was distilled for few of them (its transformer takes no guidance)."""
 
 
 class Pipelines:
     """A model's components and the pipelines over them. Each run has a scheduler of its own: they carry state."""
 
-    def __init__(self, text_class: type[Any], components: dict[str, Any], settings: dict[str, Any]) -> None:
-        self.text_class = text_class
+    def __init__(self, family: Family, components: dict[str, Any], settings: dict[str, Any]) -> None:
+        self.family = family
         self.components = components
         self._settings = settings
 
@@ -62,27 +37,20 @@ class Pipelines:
 
     @property
     def denoiser(self) -> torch.nn.Module:
-        found = self.components.get("unet") or self.components["transformer"]
+        found = self.components[self.family.denoiser.part]
         assert isinstance(found, torch.nn.Module)
         return found
 
     @property
-    def is_flux(self) -> bool:
-        return self.text_class is diffusers.FluxPipeline
-
-    @property
     def takes_guidance(self) -> bool:
-        """Whether guidance changes anything: a Flux distilled for few steps has none."""
-        return not self.is_flux or bool(self.components["transformer"].config.guidance_embeds)
+        """Whether guidance changes anything: a model that was distilled for few steps may have none."""
+        switch = self.family.guidance.switch
+        config: Any = self.denoiser.config
+        return not switch or bool(config[switch])
 
-    @property
-    def side_multiple(self) -> int:
-        """What sides must be a multiple of, in pixels: transformers see patches of two latent pixels."""
-        return 16 if "transformer" in self.components else 8
-
-    def pipeline(self, *, from_image: bool, scheduler: str) -> Any:
+    def pipeline(self, mode: Mode, scheduler: str) -> Any:
         """A pipeline over the components with a fresh scheduler. Raises Fault INVALID_ARGUMENT."""
-        cls = IMAGE_TO_IMAGE[self.text_class] if from_image else self.text_class
+        cls = pipeline_class(self.family, mode)
         accepted = inspect.signature(cls.__init__).parameters
         given = {
             **self.components,
@@ -97,19 +65,31 @@ class Pipelines:
     def default_steps(self, pipeline: Any) -> int:
         """What the pipeline itself takes."""
         if not self.takes_guidance:
-            return FEW_STEPS
+            return self.family.guidance.few_steps
         return int(inspect.signature(pipeline.__call__).parameters["num_inference_steps"].default)
 
     def default_sides(self, pipeline: Any, max_side: int) -> tuple[int, int]:
         """Width and height where none are asked for: the model's own, up to its family's and to `max_side`."""
         config: Any = self.denoiser.config
-        own = getattr(pipeline, "default_sample_size", None) or config.sample_size
-        rows, columns = own if isinstance(own, list | tuple) else (own, own)
-        limit, multiple = min(DEFAULT_SIDES[self.text_class], max_side), self.side_multiple
-        return (
-            _whole(columns * pipeline.vae_scale_factor, limit, multiple),
-            _whole(rows * pipeline.vae_scale_factor, limit, multiple),
-        )
+        own = getattr(pipeline, "default_sample_size", None) or config.get("sample_size")
+        factor = pipeline.vae_scale_factor
+        rows, columns = own if isinstance(own, list | tuple) else (own or self.family.native_side // factor,) * 2
+        limit, multiple = min(self.family.greatest_default, max_side), self.family.side_multiple
+        return _whole(columns * factor, limit, multiple), _whole(rows * factor, limit, multiple)
+
+
+def pipeline_class(family: Family, mode: Mode) -> type[Any]:
+    """The library's class for a way to draw."""
+    found: type[Any] = getattr(diffusers, family.modes[mode])
+    return found
+
+
+def pipeline_arguments(family: Family) -> dict[str, inspect.Parameter]:
+    """What the pipelines of a family are made of."""
+    arguments: dict[str, inspect.Parameter] = {}
+    for mode in family.modes:
+        arguments |= inspect.signature(pipeline_class(family, mode)).parameters
+    return arguments
 
 
 def _whole(side: int, limit: int, multiple: int) -> int:

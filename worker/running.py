@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from protocol.enums import ModelPrecision
+from protocol.enums import Mode, ModelPrecision
 from protocol.errors import ErrorCode, Fault, invalid
 from settings.logs import Logger
 from worker import pictures
@@ -83,10 +84,11 @@ class Run:
         self._pipelines = pipelines
         self._order = order
         self._job = job
+        self._mode = Mode.TEXT if order.source is None else Mode.IMAGE
         self._warnings: list[str] = []
         self._blackened: list[bool] | None = None
         with self._told():
-            self._pipeline = pipelines.pipeline(from_image=order.source is not None, scheduler=order.scheduler)
+            self._pipeline = pipelines.pipeline(self._mode, order.scheduler)
         steps = order.steps or pipelines.default_steps(self._pipeline)
         strength = DEFAULT_STRENGTH if order.strength is None else order.strength
         self._requested_steps = steps
@@ -124,7 +126,7 @@ class Run:
         except (Fault, MemoryError, self._device.out_of_memory):
             raise
         except Exception as error:
-            log.exception("a pipeline failed", pipeline=self._pipelines.text_class.__name__)
+            log.exception("a pipeline failed", pipeline=self._pipelines.family.modes[self._mode])
             text = f"the model cannot draw this: its pipeline failed ({type(error).__name__})"
             raise Fault(ErrorCode.INFERENCE_FAILED, text) from error
 
@@ -154,7 +156,7 @@ class Run:
 
     def _check(self) -> None:
         """Raise INVALID_ARGUMENT for what this model cannot draw."""
-        multiple = self._pipelines.side_multiple
+        multiple = self._pipelines.family.side_multiple
         for field, side in (("width", self._order.width), ("height", self._order.height)):
             if side is not None and side % multiple:
                 raise invalid(field, side, f"a multiple of {multiple} for this model")
@@ -175,14 +177,15 @@ class Run:
         }
         if order.guidance_scale is not None:
             if self._pipelines.takes_guidance:
-                arguments["guidance_scale"] = order.guidance_scale
+                arguments[self._pipelines.family.guidance.argument] = order.guidance_scale
             else:
                 self._warnings.append("guidance_scale has no effect: this model was distilled for few steps")
-        if order.negative_prompt:
-            if self._pipelines.is_flux:
-                self._warnings.append("negative_prompt has no effect: Flux takes its guidance as an input")
-            else:
-                arguments["negative_prompt"] = order.negative_prompt
+        guidance, negative = self._pipelines.family.guidance, order.negative_prompt
+        if negative and not guidance.negative:
+            name = self._pipelines.family.name
+            self._warnings.append(f"negative_prompt has no effect: {name} takes its guidance as an input")
+        elif negative or guidance.empty_negative is not None:
+            arguments["negative_prompt"] = negative or guidance.empty_negative
         return arguments | self._picture_arguments()
 
     def _picture_arguments(self) -> dict[str, Any]:
@@ -190,9 +193,9 @@ class Run:
         if self._source is None:
             width, height = self._pipelines.default_sides(self._pipeline, order.max_side)
             return {"width": order.width or width, "height": order.height or height}
-        image = self._source.decode(order.width, order.height, self._pipelines.side_multiple)
+        image = self._source.decode(order.width, order.height, self._pipelines.family.side_multiple)
         arguments: dict[str, Any] = {"image": image, "strength": self._strength}
-        if self._pipelines.side_multiple > 8:
+        if "height" in inspect.signature(self._pipeline.__call__).parameters:
             arguments |= {"width": image.width, "height": image.height}
         return arguments
 

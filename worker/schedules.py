@@ -15,9 +15,9 @@ from typing import Any
 import diffusers
 
 from modelfiles import schedulers
+from modelfiles.families import SchedulerKind
 from modelfiles.headers import Header, Tensor
 from modelfiles.jsonfile import JsonObject, incompatible
-from modelfiles.schedulers import Kind
 from modelfiles.statements import EDM_V, V_PREDICTION, Statement
 from protocol.errors import invalid
 
@@ -46,7 +46,7 @@ def stated(own: Any, says: Statement, config: JsonObject | None, sigmas: dict[st
     if not changes:
         return own, []
     cls = type(own)
-    if kind_of(own) is not Kind.NOISE:
+    if kind_of(own) is not SchedulerKind.NOISE:
         raise incompatible(
             f"{says.source} says that it predicts {says.prediction or 'noise'} and its configuration has {cls.__name__}"
         )
@@ -66,7 +66,7 @@ def stated(own: Any, says: Statement, config: JsonObject | None, sigmas: dict[st
 def _preconditioned(
     own: Any, says: Statement, config: JsonObject | None, sigmas: dict[str, float]
 ) -> tuple[Any, list[str]]:
-    if kind_of(own) is Kind.EDM:
+    if kind_of(own) is SchedulerKind.EDM:
         return own, []
     if says.prediction != V_PREDICTION:
         raise incompatible(
@@ -96,12 +96,12 @@ def named(own: Any, name: str) -> Any:
     return getattr(diffusers, found.class_name).from_config(own.config, **defaults, **found.settings)
 
 
-def kind_of(own: Any) -> Kind:
+def kind_of(own: Any) -> SchedulerKind:
     """What models a scheduler is for."""
     name = type(own).__name__
     if name.startswith("FlowMatch"):
-        return Kind.FLOW
-    return Kind.EDM if name.startswith("EDM") else Kind.NOISE
+        return SchedulerKind.FLOW
+    return SchedulerKind.EDM if name.startswith("EDM") else SchedulerKind.NOISE
 
 
 def edm_sigmas(path: str, header: Header) -> dict[str, float]:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from protocol import commands as c
-from protocol.enums import DeviceKind, LoadSource, ModelType, Tier
+from protocol.enums import DeviceKind, LoadSource, Tier
 from protocol.link import ModelRef, RunFacts
 
 WEIGHT = 0.3
@@ -44,8 +44,8 @@ PROFILE_RAM_SHARE, PROFILE_STEPS = 0.1, 20
 """What the wire says of virtual models: a load from RAM by one from disk, and the steps of a run that names none."""
 
 DEFAULT_STEPS = 30
-SMALL_SIDE, LARGE_SIDE = 512, 1024
-_LARGE = frozenset({ModelType.SDXL, ModelType.SD3, ModelType.Flux})
+DEFAULT_SIDE = 512
+"""Of a model whose own side the catalogue does not know."""
 
 ACTION_MS = {"validate_model": 500.0, "optimize_model": 20_000.0, "benchmark_model": 60_000.0}
 OTHER_MS = 20.0
@@ -293,7 +293,7 @@ class Figures:
 
     def _pixels(self, shape: Shape) -> int:
         """Of one image."""
-        side = LARGE_SIDE if self.model.type in _LARGE else SMALL_SIDE
+        side = self.model.native_side or DEFAULT_SIDE
         if not (shape.width or shape.height):
             return self.measured.default_pixels or side * side
         return (shape.width or side) * (shape.height or side)

@@ -106,7 +106,8 @@ def test_what_a_file_says_of_its_training_stands_in_the_configuration(shelf: She
     assert "Euler a" in told["schedulers"] and "PNDM" not in told["schedulers"]
     assert "scaled fp8" in shelf.info("packed").model.metadata.configuration["packed"]
     assert "PNDM" in shelf.info("one").model.metadata.configuration["schedulers"]
-    assert set(shelf.info("one").model.metadata.configuration) == {"schedulers"}
+    assert set(shelf.info("one").model.metadata.configuration) == {"family", "schedulers"}
+    assert shelf.info("one").model.metadata.configuration["family"] == "Stable Diffusion 1"
     assert shelf.info("lora").model.metadata.configuration == {}
 
 

@@ -54,6 +54,7 @@ def refused(shelf: Shelf, metadata: dict[str, Any], **fields: Any) -> Fault:
 LINE, TEXT = "x" * written.LONGEST_LINE, "x" * written.LONGEST_TEXT
 TAGS = [f"t{index}" for index in range(written.MOST_TAGS)]
 MOMENT = datetime(2024, 3, 1, 12, 30, tzinfo=UTC)
+CONFIGURATION = {"schedulers": [], "family": "", "a": None}
 WELL: list[tuple[str, Any, Callable[[Any], Any], Any]] = [
     ("name", LINE, lambda m: m.name, LINE),
     ("Version", "1.2", lambda m: m.version, "1.2"),
@@ -69,7 +70,7 @@ WELL: list[tuple[str, Any, Callable[[Any], Any], Any]] = [
     ("created_date", "2024-03-01T13:30:00+01:00", lambda m: m.metadata.created_date, MOMENT),
     ("createdDate", MOMENT, lambda m: m.metadata.created_date, MOMENT),
     ("trainingParameters", {"lr": 1e-4, "n": [1]}, lambda m: m.metadata.training_parameters, {"lr": 1e-4, "n": [1]}),
-    ("configuration", {"schedulers": [], "a": None}, lambda m: m.metadata.configuration, {"schedulers": [], "a": None}),
+    ("configuration", {"schedulers": [], "family": "", "a": None}, lambda m: m.metadata.configuration, CONFIGURATION),
     ("custom", {"k": {"deep": [True]}}, lambda m: m.metadata.custom, {"k": {"deep": [True]}}),
 ]
 

@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from demo.tokenizer import clip_tokenizer
 
-FAMILIES = Path(__file__).parents[2] / "worker" / "families"
+FAMILIES = Path(__file__).parents[2] / "modelfiles" / "configurations"
 PARAMETERS = [
     ("sd15", "unet", UNet2DConditionModel, 859_520_964),
     ("sd15", "vae", AutoencoderKL, 83_653_863),

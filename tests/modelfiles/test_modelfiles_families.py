@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from model_bytes import SD15_NAMES, tensor_file
 
-from modelfiles.families import CROSS_ATTENTION
+from modelfiles.families.sd21 import CROSS_ATTENTION
 from modelfiles.model import inspect
 from modelfiles.paths import Roots
 from protocol.enums import ComponentType, ModelType

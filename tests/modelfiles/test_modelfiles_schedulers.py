@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from modelfiles import schedulers
-from modelfiles.schedulers import FLOW, NOISE, TABLE, Kind, find, folded, offered
+from modelfiles.families import SchedulerKind
+from modelfiles.schedulers import FLOW, NOISE, TABLE, find, folded, offered
 
 
 @pytest.mark.parametrize(
@@ -45,8 +46,8 @@ def test_a_class_decides_nothing_but_itself_and_kinds_stay_apart() -> None:
     assert euler is not None and euler.class_name == "FlowMatchEulerDiscreteScheduler"
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_no_two_choices_of_a_kind_have_one_name(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", SchedulerKind)
+def test_no_two_choices_of_a_kind_have_one_name(kind: SchedulerKind) -> None:
     names = [folded(one.name) for one in TABLE[kind]]
     assert len(set(names)) == len(names)
     for one in TABLE[kind]:
@@ -59,8 +60,8 @@ def test_what_needs_a_package_that_is_absent_or_knows_no_zero_snr_is_not_offered
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(schedulers, "_is_there", lambda package: package == "")
-    assert "LMS" not in [one.name for one in offered(Kind.NOISE)]
+    assert "LMS" not in [one.name for one in offered(SchedulerKind.NOISE)]
     monkeypatch.setattr(schedulers, "_is_there", lambda _: True)
-    assert "LMS" in [one.name for one in offered(Kind.NOISE)]
-    names = [one.name for one in offered(Kind.NOISE, zero_snr=True)]
+    assert "LMS" in [one.name for one in offered(SchedulerKind.NOISE)]
+    names = [one.name for one in offered(SchedulerKind.NOISE, zero_snr=True)]
     assert "Euler a" in names and not {"PNDM", "Heun", "LMS"} & set(names)

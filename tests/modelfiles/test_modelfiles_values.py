@@ -10,7 +10,7 @@ import pytest
 from modelfiles.values import DEEPEST, LONGEST_BETAS, LONGEST_LIST, MOST_TIMESTEPS, VALUES, check_values
 from protocol.errors import ErrorCode, Fault
 
-FAMILIES = Path(__file__).parents[2] / "worker" / "families"
+FAMILIES = Path(__file__).parents[2] / "modelfiles" / "configurations"
 BOTH_SIDES: dict[str, tuple[list[object], list[object]]] = {
     "num_train_timesteps": (
         [1, 1000, MOST_TIMESTEPS],

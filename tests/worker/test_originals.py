@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from modelfiles.families import file_parts
+from modelfiles import families
 from modelfiles.headers import Tensor, read_header
 from modelfiles.model import inspect
 from modelfiles.paths import Roots
+from modelfiles.recognition import Recognised, file_parts
 from protocol import commands as c
 from protocol.errors import ErrorCode
 from tests.worker.bench import Bench, worker_spec
@@ -34,7 +35,10 @@ class Parts:
         path = root / f"{name}.safetensors"
         file = inspect(path, Roots([root]))
         index = json.loads((root / name / "model_index.json").read_text())
-        parts = file_parts(file.type, read_header(path).tensors)
+        parts = file_parts(Recognised(file.type, file.family), read_header(path).tensors)
+        family = families.named(file.family)
+        assert family is not None
+        self.family = family
         self.of: dict[str, tuple[str, torch.nn.Module, list[Tensor]]] = {}
         for part, tensors in parts.items():
             library, class_name = index[part.name]
@@ -51,27 +55,32 @@ def _fields(part: object) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", SINGLES)
 def test_whole_files_lack_nothing(model_root: Path, name: str) -> None:
-    for class_name, module, tensors in Parts(model_root, name).of.values():
-        assert originals.lacking(class_name, module, tensors) == []
+    parts = Parts(model_root, name)
+    for class_name, module, tensors in parts.of.values():
+        assert originals.lacking(parts.family, class_name, module, tensors) == []
 
 
 @pytest.mark.parametrize("name", SINGLES)
 def test_each_tensor_that_is_taken_away_is_named_as_the_file_would_have_it(model_root: Path, name: str) -> None:
     chance = random.Random(name)
-    for class_name, module, tensors in Parts(model_root, name).of.values():
+    parts = Parts(model_root, name)
+    for class_name, module, tensors in parts.of.values():
         read = [tensor for tensor in tensors if not tensor.name.endswith(COMPUTED)]
         named = 0
         for gone in chance.sample(read, 24):
-            absent = originals.lacking(class_name, module, [tensor for tensor in tensors if tensor is not gone])
+            absent = originals.lacking(
+                parts.family, class_name, module, [tensor for tensor in tensors if tensor is not gone]
+            )
             assert absent, gone.name
             named += any(gone.name.endswith(one) for one in absent)
         assert named >= 18, class_name
 
 
 def test_another_layout_is_no_lack(model_root: Path) -> None:
-    class_name, module, tensors = Parts(model_root, SINGLES[0]).of["unet"]
-    assert originals.lacking(class_name, module, tensors[: len(tensors) // 3]) == []
-    assert originals.lacking("SomethingElse", module, tensors) == []
+    parts = Parts(model_root, SINGLES[0])
+    class_name, module, tensors = parts.of["unet"]
+    assert originals.lacking(parts.family, class_name, module, tensors[: len(tensors) // 3]) == []
+    assert originals.lacking(parts.family, "SomethingElse", module, tensors) == []
 
 
 @pytest.mark.parametrize(

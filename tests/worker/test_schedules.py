@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from modelfiles import schedulers
 from modelfiles.allowed import SCHEDULERS
-from modelfiles.schedulers import Kind
+from modelfiles.families import SchedulerKind
 from protocol import commands as c
 from protocol.errors import ErrorCode
 from protocol.replies import GenerateReply, LoadModelReply
@@ -149,20 +149,20 @@ def test_packed_weights_are_refused_by_the_name_of_their_format_and_evict_nobody
     assert shelf.bench.engine.cache.get(plain) is not None
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_the_table_names_classes_that_are_there_and_says_truly_what_each_takes(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", SchedulerKind)
+def test_the_table_names_classes_that_are_there_and_says_truly_what_each_takes(kind: SchedulerKind) -> None:
     for one in schedulers.TABLE[kind]:
         assert one.class_name in SCHEDULERS
         cls = getattr(diffusers, one.class_name)
         if importlib.util.find_spec(one.package or "diffusers") is None:
             continue
         taken = inspect.signature(cls).parameters
-        assert one.zero_snr == ("rescale_betas_zero_snr" in taken) or kind is not Kind.NOISE
+        assert one.zero_snr == ("rescale_betas_zero_snr" in taken) or kind is not SchedulerKind.NOISE
         assert set(one.settings) <= set(taken), one.name
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # numpy's, of diffusers' KDPM2 schedulers
-@pytest.mark.parametrize("name", [one.name for one in schedulers.offered(Kind.NOISE)])
+@pytest.mark.parametrize("name", [one.name for one in schedulers.offered(SchedulerKind.NOISE)])
 def test_every_scheduler_that_is_offered_draws(cpu: Bench, name: str) -> None:
     command = c.Generate(
         model_id="tiny-sd15", prompt="a boat", steps=4, seed=7, width=64, height=64, scheduler=name.upper()

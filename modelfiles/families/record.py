@@ -1,0 +1,182 @@
+"""What is said of a family of models: the record, and the words that several families share.
+
+A family is one module beside this one with a record `FAMILY`; nothing else in the project names it. Classes are those
+of diffusers and transformers by their names, so that nothing here needs them to be installed.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+from protocol.enums import ComponentType, Mode, ModelType
+from protocol.records import Record
+
+DIFFUSION = "model.diffusion_model."
+"""What begins a denoiser's names in files of the original layouts."""
+
+
+class SchedulerKind(enum.Enum):
+    """What a model was trained to undo, of which schedulers know one kind."""
+
+    NOISE = "noise"
+    FLOW = "flow"
+    EDM = "edm"
+
+
+class Signature(Record, frozen=True, kw_only=True):
+    """A mark of single files: of each group one beginning must be there (an exact name begins itself).
+
+    `widths`: tensors whose last size must be so, as a file tells it that shares all names. `without`: beginnings that
+    none may have, which are another family's.
+    """
+
+    groups: tuple[tuple[str, ...], ...]
+    widths: Mapping[str, int] = {}
+    without: tuple[str, ...] = ()
+
+    @property
+    def marks(self) -> int:
+        """How particular it is."""
+        return len(self.groups) + len(self.widths)
+
+
+class FilePart(Record, frozen=True, kw_only=True):
+    """A part of a single file: all tensors whose names begin with one of the `prefixes`."""
+
+    name: str
+    type: ComponentType
+    prefixes: tuple[str, ...]
+
+
+class Denoiser(Record, frozen=True, kw_only=True):
+    """The part that takes noise away, and the tensor that sees the channels of what it is given.
+
+    `first` is that tensor's name in a folder, `originals` those in single files. A denoiser of transformers may see
+    several latent pixels as one: `packed` of them in its configuration's `in_channels`, `packed_tensor` in the tensor.
+    """
+
+    part: str
+    first: str
+    originals: tuple[str, ...]
+    packed: int = 1
+    packed_tensor: int = 1
+
+
+class Guidance(Record, frozen=True, kw_only=True):
+    """How a family is guided: the pipeline's argument for `guidance_scale`, and whether it takes a negative prompt.
+
+    `switch` is a key of the denoiser's configuration that says whether guidance means anything to it; where it means
+    nothing, the model was distilled for `few_steps`. `empty_negative` stands for a negative prompt where none is given
+    and the pipeline would otherwise not guide.
+    """
+
+    argument: str = "guidance_scale"
+    negative: bool = True
+    empty_negative: str | None = None
+    switch: str = ""
+    few_steps: int = 4
+
+
+class Family(Record, frozen=True, kw_only=True):
+    """One family of models that draw pictures.
+
+    `name` is what people call it, `type` the wire's word (Diffusion where the wire has none of its own).
+
+    Recognised: single files by `signatures`; folders by their pipeline's class, one of `modes` or of `relatives`, and,
+    where families share it, by `config_marks`, values of the denoiser's configuration. Adapters by the beginnings of
+    `adapters`.
+
+    Made of: `needed` parts, without which nothing can be drawn, of `classes`; a folder without `refines_without` is a
+    second stage, which goes on from a picture. In single files `file_parts`, which the
+    conversions `conversions` (a class's name → a function of diffusers' single-file loader) bring to the class's own
+    names; `configuration` is the project's own for such files, a folder of `modelfiles/configurations`.
+
+    Drawn: `modes` with the pipeline's class for each. `inpaints_with` says which further channels an inpainting
+    denoiser has, by the latent's: a mask and the masked picture. `latent_key` is where the VAE's configuration has its
+    channels, `latent_factor` the pixels to a side of one latent pixel. Sides are pixels: `native_side` it was trained
+    for, `greatest_default` is drawn where nobody asks, all are multiples of `side_multiple`.
+    `working_bytes_per_pixel` is the memory beside its weights, in half precision.
+    """
+
+    name: str
+    type: ModelType
+    signatures: tuple[Signature, ...]
+    modes: Mapping[Mode, str]
+    relatives: tuple[str, ...] = ()
+    config_marks: Mapping[str, tuple[object, ...]] = {}
+    needed: frozenset[str]
+    refines_without: str = ""
+    classes: Mapping[tuple[str, str], ComponentType]
+    file_parts: tuple[FilePart, ...]
+    conversions: Mapping[str, str] = {}
+    configuration: str = ""
+    denoiser: Denoiser
+    scheduler: SchedulerKind
+    latent_key: str = "latent_channels"
+    latent_factor: int = 8
+    native_side: int
+    greatest_default: int = 1024
+    side_multiple: int = 8
+    working_bytes_per_pixel: int = 2_800
+    guidance: Guidance = Guidance()
+    inpaints_with: tuple[int, ...] = ()
+    has_control_nets: bool = False
+    adapters: tuple[str, ...] = ()
+
+    @property
+    def pipelines(self) -> frozenset[str]:
+        """Every pipeline class that a folder of this family may name."""
+        return frozenset(self.modes.values()) | frozenset(self.relatives)
+
+
+UNET = Denoiser(part="unet", first="conv_in.weight", originals=(DIFFUSION + "input_blocks.0.0.weight",))
+LATENT_TENSORS = ("first_stage_model.decoder.conv_in.weight", "vae.decoder.conv_in.weight")
+"""The first tensors of a single file's VAE that see a latent picture: their second size is its channels."""
+
+UNET_BLOCKS = (DIFFUSION + "input_blocks.",)
+UNET_CLASSES = {
+    ("diffusers", "UNet2DConditionModel"): ComponentType.UNet,
+    ("diffusers", "ControlNetModel"): ComponentType.ControlNet,
+}
+CLIP_CLASSES = {
+    ("transformers", "CLIPTextModel"): ComponentType.TextEncoder,
+    ("transformers", "CLIPTextModelWithProjection"): ComponentType.TextEncoder,
+    ("transformers", "CLIPTokenizer"): ComponentType.Tokenizer,
+    ("transformers", "CLIPTokenizerFast"): ComponentType.Tokenizer,
+}
+T5_CLASSES = {
+    ("transformers", "T5EncoderModel"): ComponentType.TextEncoder,
+    ("transformers", "T5Tokenizer"): ComponentType.Tokenizer,
+    ("transformers", "T5TokenizerFast"): ComponentType.Tokenizer,
+}
+QWEN_CLASSES = {
+    ("transformers", "Qwen2Tokenizer"): ComponentType.Tokenizer,
+    ("transformers", "Qwen2TokenizerFast"): ComponentType.Tokenizer,
+}
+KL_CLASSES = {
+    ("diffusers", "AutoencoderKL"): ComponentType.VAE,
+    ("diffusers", "AutoencoderTiny"): ComponentType.VAE,
+}
+UNET_CONVERSIONS = {
+    "UNet2DConditionModel": "convert_ldm_unet_checkpoint",
+    "AutoencoderKL": "convert_ldm_vae_checkpoint",
+}
+VAE_PART = FilePart(name="vae", type=ComponentType.VAE, prefixes=("first_stage_model.", "vae."))
+UNET_PART = FilePart(name="unet", type=ComponentType.UNet, prefixes=(DIFFUSION,))
+TRANSFORMER_PART = FilePart(name="transformer", type=ComponentType.Transformer, prefixes=(DIFFUSION,))
+"""A file without any part's beginnings is the denoiser alone."""
+
+UNET_ADAPTERS = ("lora_unet_input_blocks", "lora_unet_down_blocks", "unet.down_blocks")
+
+
+def encoder_part(number: int, *prefixes: str) -> FilePart:
+    """The first, second or third text encoder of a single file."""
+    kinds = (ComponentType.TextEncoder, ComponentType.TextEncoder2, ComponentType.TextEncoder3)
+    name = "text_encoder" if number == 1 else f"text_encoder_{number}"
+    return FilePart(name=name, type=kinds[number - 1], prefixes=prefixes)
+
+
+def either(*starts: str) -> tuple[str, ...]:
+    """Beginnings of a denoiser's names in a whole checkpoint and in a file of the denoiser alone."""
+    return (*(DIFFUSION + start for start in starts), *starts)

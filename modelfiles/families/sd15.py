@@ -1,0 +1,42 @@
+"""Stable Diffusion 1, all of its versions."""
+
+from __future__ import annotations
+
+from modelfiles.families.record import (
+    CLIP_CLASSES,
+    KL_CLASSES,
+    UNET,
+    UNET_ADAPTERS,
+    UNET_BLOCKS,
+    UNET_CLASSES,
+    UNET_CONVERSIONS,
+    UNET_PART,
+    VAE_PART,
+    Family,
+    SchedulerKind,
+    Signature,
+    encoder_part,
+)
+from protocol.enums import Mode, ModelType
+
+FAMILY = Family(
+    name="Stable Diffusion 1",
+    type=ModelType.SD15,
+    signatures=(Signature(groups=(UNET_BLOCKS, ("cond_stage_model.transformer.",))),),
+    modes={
+        Mode.TEXT: "StableDiffusionPipeline",
+        Mode.IMAGE: "StableDiffusionImg2ImgPipeline",
+    },
+    relatives=("StableDiffusionInpaintPipeline", "StableDiffusionControlNetPipeline"),
+    needed=frozenset({"vae", "scheduler", "unet", "text_encoder", "tokenizer"}),
+    classes=UNET_CLASSES | CLIP_CLASSES | KL_CLASSES,
+    file_parts=(UNET_PART, VAE_PART, encoder_part(1, "cond_stage_model.")),
+    conversions=UNET_CONVERSIONS,
+    configuration="sd15",
+    denoiser=UNET,
+    scheduler=SchedulerKind.NOISE,
+    native_side=512,
+    greatest_default=768,
+    has_control_nets=True,
+    adapters=UNET_ADAPTERS,
+)

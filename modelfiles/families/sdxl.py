@@ -1,0 +1,46 @@
+"""Stable Diffusion XL: the base model, the refiner, and what was distilled or trained for masks from it."""
+
+from __future__ import annotations
+
+from modelfiles.families.record import (
+    CLIP_CLASSES,
+    KL_CLASSES,
+    UNET,
+    UNET_BLOCKS,
+    UNET_CLASSES,
+    UNET_CONVERSIONS,
+    UNET_PART,
+    VAE_PART,
+    Family,
+    SchedulerKind,
+    Signature,
+    encoder_part,
+)
+from protocol.enums import Mode, ModelType
+
+FAMILY = Family(
+    name="Stable Diffusion XL",
+    type=ModelType.SDXL,
+    signatures=(Signature(groups=(UNET_BLOCKS, ("conditioner.embedders.",))),),
+    modes={
+        Mode.TEXT: "StableDiffusionXLPipeline",
+        Mode.IMAGE: "StableDiffusionXLImg2ImgPipeline",
+    },
+    relatives=("StableDiffusionXLInpaintPipeline", "StableDiffusionXLControlNetPipeline"),
+    needed=frozenset({"vae", "scheduler", "unet", "text_encoder_2", "tokenizer_2"}),
+    refines_without="text_encoder",
+    classes=UNET_CLASSES | CLIP_CLASSES | KL_CLASSES,
+    file_parts=(
+        UNET_PART,
+        VAE_PART,
+        encoder_part(1, "conditioner.embedders.0."),
+        encoder_part(2, "conditioner.embedders.1."),
+    ),
+    conversions=UNET_CONVERSIONS,
+    configuration="sdxl",
+    denoiser=UNET,
+    scheduler=SchedulerKind.NOISE,
+    native_side=1024,
+    has_control_nets=True,
+    adapters=("lora_te2_", "lora_unet_input_blocks_4_1_transformer_blocks_1", "text_encoder_2."),
+)
