@@ -16,7 +16,8 @@ from catalog.entry import Entry
 from catalog.usage import Totals
 from modelfiles.model import Kind
 from modelfiles.modes import modes_of
-from protocol.enums import DeviceKind, DeviceType, Mode, PrecisionMode
+from protocol.drawing import Mode
+from protocol.enums import DeviceKind, DeviceType, PrecisionMode
 from protocol.records import (
     BatchSizeLimits,
     ImageResolution,
@@ -50,8 +51,7 @@ def capabilities(entry: Entry) -> ModelCapabilities:
         supported_precisions=_own_first(entry.file.dtype),
         supports_lora=True,
         supports_control_net=family.has_control_nets,
-        # `generate` takes no mask, whatever the model was trained for.
-        supports_inpainting=False,
+        supports_inpainting=Mode.INPAINT in modes,
         supports_image2_image=Mode.IMAGE in modes,
         batch_limits=BatchSizeLimits(min=1, max=Limits().num_images, recommended=1),
     )

@@ -234,6 +234,7 @@ def generate(
     scheduler: Annotated[str, typer.Option("--scheduler")] = "",
     loras: Annotated[list[str] | None, typer.Option("--lora", metavar="NAME[:SCALE]")] = None,
     image: Annotated[Path | None, typer.Option("--image", help="The image to start from.", dir_okay=False)] = None,
+    mask: Annotated[Path | None, typer.Option("--mask", help="White where to paint on it.", dir_okay=False)] = None,
     strength: Annotated[float | None, typer.Option("--strength", min=0, max=1, help="How far from it.")] = None,
     image_format: Annotated[ImageFormat, typer.Option("--format")] = ImageFormat.PNG,
     device: Device = "",
@@ -267,7 +268,7 @@ def generate(
         load_if_needed=not no_load,
         timeout_seconds=timeout,
     )
-    execute(context.obj, as_json, command, image=image, output=output)
+    execute(context.obj, as_json, command, image=image, mask=mask, output=output)
 
 
 def lora_use(text: str) -> LoraUse:

@@ -15,7 +15,7 @@ from cli.session import USAGE, Session, fail, session
 from cli.terminal import readable
 from cli.units import duration, size
 from client.answers import Answer, as_kind
-from client.images import Picture, pictures
+from client.images import Picture, pictured, pictures
 from protocol.commands import Cancel, Command, Generate, LoadModel, PinModel, ScanModels, UnloadModel, UnpinModel
 from protocol.ids import uuid7 as request_id
 from protocol.replies import (
@@ -71,9 +71,14 @@ def scan(endpoint: str | None, as_json: bool, command: ScanModels) -> None:
         this.answer(answer, catalogue.scan_view(answer.reply))
 
 
-def generate(endpoint: str | None, as_json: bool, command: Generate, *, image: Path | None, output: Path) -> None:
+def generate(
+    endpoint: str | None, as_json: bool, command: Generate, *, image: Path | None, mask: Path | None, output: Path
+) -> None:
     """Draw images into files; a file that is there is never replaced."""
-    attachments = (read_image(image),) if image is not None else ()
+    if mask is not None and image is None:
+        fail("--mask needs --image: the picture that it lies on", USAGE)
+    names, attachments = pictured(*(None if file is None else read_image(file) for file in (image, mask)))
+    command = msgspec.structs.replace(command, attachments=names)
     with session(endpoint, as_json) as this:
         answer = as_kind(run(this, command, f"generate {command.model_id}", attachments), GenerateReply)
         files = write_pictures(output, answer.reply, pictures(answer))

@@ -14,6 +14,7 @@ import msgspec
 
 from client import fields as f
 from client.answers import Answer, as_kind, stored
+from client.images import pictured
 from protocol import commands as c
 from protocol import replies as r
 from protocol.enums import ComponentRole, JobState
@@ -75,12 +76,18 @@ class AsyncCalls(ABC):
         prompt: str,
         *,
         image: bytes | None = None,
+        mask: bytes | None = None,
         on_progress: OnProgress = None,
         **fields: Unpack[f.GenerateFields],
     ) -> Answer[r.GenerateReply]:
-        """Draw images; `image` is the file to start from (image-to-image). `client.pictures` reads the answer."""
-        command = c.Generate(model_id=model_id, prompt=prompt, **fields)
-        return await self.ask(command, r.GenerateReply, () if image is None else (image,), on_progress)
+        """Draw images. `client.pictures` reads the answer.
+
+        `image` is the file to start from (image-to-image), `mask` one that is white where to paint on it (inpaint).
+        Raises ValueError for a mask without an image.
+        """
+        names, files = pictured(image, mask)
+        command = c.Generate(model_id=model_id, prompt=prompt, attachments=names, **fields)
+        return await self.ask(command, r.GenerateReply, files, on_progress)
 
     async def ping(self, **fields: Unpack[f.Common]) -> r.PingReply:
         """Whether the broker is alive, and its epoch."""

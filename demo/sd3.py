@@ -20,7 +20,7 @@ from demo.parts import (
 )
 from demo.tokenizer import clip_tokenizer, t5_tokenizer
 
-LATENT_CHANNELS = 4
+LATENT_CHANNELS = 16
 
 
 def transformer() -> SD3Transformer2DModel:

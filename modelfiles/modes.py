@@ -12,7 +12,8 @@ from modelfiles import families
 from modelfiles.families import Family
 from modelfiles.jsonfile import incompatible
 from modelfiles.model import Kind, ModelFile
-from protocol.enums import Mode, ModelType
+from protocol.drawing import Mode
+from protocol.enums import ModelType
 
 MOST_LATENT_CHANNELS = 128
 PICTURELESS = frozenset({ModelType.LoRA, ModelType.ControlNet})
@@ -28,10 +29,12 @@ def modes_of(file: ModelFile) -> tuple[Mode, ...]:
     """The ways to draw with a model; none for one that makes no pictures, or none that is known here."""
     family = family_of(file)
     if file.profile is not None:
-        return (Mode.TEXT, Mode.IMAGE)
+        return tuple(family.modes) if family is not None else (Mode.TEXT, Mode.IMAGE)
     if family is None:
         return ()
     expected = _expected(file, family)
+    if is_inpainting(file):
+        return (Mode.INPAINT,)
     if expected and file.in_channels != expected:
         return ()
     return tuple(mode for mode in family.modes if mode is not Mode.TEXT or not is_refiner(file))
@@ -45,11 +48,19 @@ def is_refiner(file: ModelFile) -> bool:
     return family.refines_without not in {part.name for part in file.parts}
 
 
+def is_inpainting(file: ModelFile) -> bool:
+    """Whether a denoiser takes, beside its own, the channels of a mask and of the masked picture."""
+    family = family_of(file)
+    if family is None or not family.has_inpainting_models or not _expected(file, family):
+        return False
+    return file.in_channels == 2 * file.latent_channels + 1
+
+
 def check_channels(file: ModelFile) -> None:
     """Raise Fault MODEL_INCOMPATIBLE for a model whose denoiser takes what no pipeline here gives it."""
     family = family_of(file)
     expected = _expected(file, family) if family is not None else 0
-    if family is None or not expected or file.in_channels == expected:
+    if family is None or not expected or file.in_channels == expected or is_inpainting(file):
         return
     found, latent = file.in_channels, file.latent_channels
     kinds = {2 * latent + 1: "an inpainting model", 2 * latent: "a model that edits pictures by instruction"}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from protocol import commands as c
+from protocol.drawing import given
 from protocol.enums import ModelOptimizationTarget, OptimizationTargetWord
 from protocol.errors import ErrorCode, Fault, invalid, missing
 from protocol.records import ModelLoadConfiguration
@@ -177,11 +178,10 @@ def _generate(command: c.Generate, limits: Limits) -> None:
 
 
 def _source_image(command: c.Generate) -> None:
-    if len(command.attachments) > 1:
-        raise invalid("attachments", len(command.attachments), "one image, or none")
+    found = given(command.attachments)
     if command.strength is not None:
         _between("strength", command.strength, 0, 1)
-        if not command.attachments:
+        if found.picture is None:
             raise missing("attachments", ": strength asks for image-to-image, which needs one attachment")
 
 

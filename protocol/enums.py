@@ -195,13 +195,6 @@ class ModelType(WireEnum):
     SD21 = "SD21", 12
 
 
-class Mode(enum.Enum):
-    """A way to draw, in the words of `supported_inference_types`."""
-
-    TEXT = "text-to-image"
-    IMAGE = "image-to-image"
-
-
 class Encoding(enum.Enum):
     """How a payload is written."""
 

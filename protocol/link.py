@@ -12,13 +12,13 @@ from datetime import datetime
 import msgspec
 from msgspec import Struct
 
+from protocol.drawing import Mode
 from protocol.enums import (
     Encoding,
     EnumForm,
     Lane,
     LoadingStrategy,
     LoadSource,
-    Mode,
     ModelStatus,
     ModelType,
     Naming,

@@ -26,7 +26,9 @@ from modelfiles.families import Family
 from modelfiles.headers import Header, read_header
 from modelfiles.jsonfile import JsonObject, corrupted, incompatible, read_object
 from modelfiles.model import ModelFile, Part
-from protocol.enums import ComponentType, Mode, ModelPrecision
+from modelfiles.modes import modes_of
+from protocol.drawing import Mode
+from protocol.enums import ComponentType, ModelPrecision
 from protocol.errors import ErrorCode, Fault
 from settings.logs import Logger
 from worker import originals, schedules
@@ -68,7 +70,7 @@ def load(
         pipelines = _folder(build, staging, job, tell)
     with _told(Path(build.file.path).name):
         # What a pipeline refuses is told now, not at a picture.
-        pipelines.pipeline(next(iter(pipelines.family.modes)), "")
+        pipelines.pipeline((modes_of(build.file) or (Mode.TEXT,))[0], "")
     bound_tokenizers(pipelines.components)
     return pipelines, _weighed(build.file, pipelines)
 

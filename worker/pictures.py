@@ -6,7 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from protocol.enums import ImageFormat
 from protocol.errors import invalid
@@ -24,6 +24,9 @@ MEDIA_TYPES = {ImageFormat.PNG: "image/png", ImageFormat.WEBP: "image/webp", Ima
 QUALITY = 95
 READABLE = ("PNG", "JPEG", "WEBP")
 JPEG_SCAN = b"\xff\xda"
+SAME_SHAPE = 0.02
+"""By which share of a side a mask's shape may differ from its picture's, as rounding makes it."""
+
 MOST_SCANS = 100
 """Each scan of a progressive JPEG goes over all of its pixels; encoders make about ten."""
 
@@ -77,23 +80,29 @@ class Source:
         if self._image.format == "JPEG" and data.count(JPEG_SCAN) > MOST_SCANS:
             raise invalid(field, f"{data.count(JPEG_SCAN)} scans", f"a JPEG of at most {MOST_SCANS}")
 
-    def decode(self, width: int | None, height: int | None, multiple: int = 8) -> Image.Image:
-        """The image as RGB, at the size asked for, else its own made a multiple of `multiple`."""
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height as the file has them, in pixels."""
+        return self._image.size
+
+    def decode(self, width: int | None, height: int | None, multiple: int = 8, bands: str = "RGB") -> Image.Image:
+        """The image at the size asked for, else at its own made a multiple of `multiple`; RGB, or L for grey."""
         own = self._image.size
         size = (width or _rounded(own[0], multiple), height or _rounded(own[1], multiple))
-        return self._safely(lambda: self._decoded(size))
+        return self._safely(lambda: self._decoded(size, bands))
 
     def _opened(self, data: bytes) -> Image.Image:
         from PIL import Image  # noqa: PLC0415 - see SMALL_PIXELS
 
         return Image.open(io.BytesIO(data), formats=READABLE)
 
-    def _decoded(self, size: tuple[int, int]) -> Image.Image:
+    def _decoded(self, size: tuple[int, int], bands: str) -> Image.Image:
         from PIL import Image  # noqa: PLC0415 - see SMALL_PIXELS
 
-        rgb = self._image.convert("RGB")
+        plain = self._image.convert(bands)
         self._image.close()
-        return rgb if rgb.size == size else rgb.resize(size, Image.Resampling.LANCZOS)
+        resampling = Image.Resampling.LANCZOS if bands == "RGB" else Image.Resampling.BILINEAR
+        return plain if plain.size == size else plain.resize(size, resampling)
 
     def _safely(self, call: Callable[[], T]) -> T:
         """What a decoder raises about bytes of a stranger, whatever it is, is about those bytes."""
@@ -102,6 +111,30 @@ class Source:
         except Exception:
             expected = "a PNG, JPEG or WebP image"
             raise invalid(self._field, f"{self._bytes} bytes that are no such image", expected) from None
+
+
+class Begun:
+    """The picture to begin from, and the mask over it: white where to paint, of the same shape.
+
+    `fields` are what errors call the two.
+    Raises Fault INVALID_ARGUMENT.
+    """
+
+    def __init__(self, picture: bytes, mask: bytes | None, max_side: int, fields: tuple[str, str]) -> None:
+        self._source = Source(picture, max_side, fields[0])
+        self._over = None if mask is None else Source(mask, max_side, fields[1])
+        self.picture: Any = None
+        self.mask: Any = None
+        if self._over is not None:
+            (width, height), (over_width, over_height) = self._source.size, self._over.size
+            if abs(width * over_height - height * over_width) > SAME_SHAPE * width * over_height:
+                raise invalid(fields[1], f"{over_width} x {over_height}", f"the picture's shape, {width} x {height}")
+
+    def decode(self, width: int | None, height: int | None, multiple: int) -> None:
+        """`picture` as RGB and `mask` in grey, both at the size asked for, else at the picture's own."""
+        self.picture = self._source.decode(width, height, multiple)
+        if self._over is not None:
+            self.mask = self._over.decode(self.picture.width, self.picture.height, multiple, "L")
 
 
 def _rounded(side: int, multiple: int) -> int:

@@ -13,7 +13,7 @@ import diffusers
 import torch
 
 from modelfiles.families import Family
-from protocol.enums import Mode
+from protocol.drawing import Mode
 from worker import schedules
 
 

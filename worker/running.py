@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from PIL import Image
 
-from protocol.enums import Mode, ModelPrecision
+from protocol.drawing import Mode
+from protocol.enums import ModelPrecision
 from protocol.errors import ErrorCode, Fault, invalid
 from settings.logs import Logger
 from worker import pictures
@@ -63,7 +65,8 @@ class TorchModel(BuiltModel):
 
     def draw(self, order: DrawOrder, job: Job) -> Drawing:
         run = Run(self._device, self._pipelines, order, job)
-        shape = (order.width, order.height, len(order.seeds), order.source is not None, order.guidance_scale)
+        begun = (order.source is not None, order.mask is not None)
+        shape = (order.width, order.height, len(order.seeds), begun, order.guidance_scale)
         with self._device.watch(self._pipelines, self.bytes, order.limit_bytes, self._peaks.get(shape)) as meter:
             images = run.images()
         if meter.peak_bytes is not None:
@@ -76,6 +79,20 @@ def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from module.named_buffers()
 
 
+def _begun(order: DrawOrder) -> pictures.Begun | None:
+    """The picture that an order begins from. Raises Fault INVALID_ARGUMENT."""
+    if order.source is None:
+        return None
+    return pictures.Begun(order.source, order.mask, order.max_side, order.fields)
+
+
+def _pixels(image: Image.Image) -> torch.Tensor:
+    """[channels, height, width], 0-1, Float32."""
+    channels = len(image.getbands())
+    flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return flat.reshape(image.height, image.width, channels).permute(2, 0, 1).float() / 255
+
+
 class Run:
     """One call of a pipeline: arguments, the clock of its phases, the step callback."""
 
@@ -84,17 +101,17 @@ class Run:
         self._pipelines = pipelines
         self._order = order
         self._job = job
-        self._mode = Mode.TEXT if order.source is None else Mode.IMAGE
+        self._mode = Mode.TEXT if order.source is None else Mode.IMAGE if order.mask is None else Mode.INPAINT
         self._warnings: list[str] = []
         self._blackened: list[bool] | None = None
         with self._told():
             self._pipeline = pipelines.pipeline(self._mode, order.scheduler)
         steps = order.steps or pipelines.default_steps(self._pipeline)
-        strength = DEFAULT_STRENGTH if order.strength is None else order.strength
+        strength = self._own_strength() if order.strength is None else order.strength
         self._requested_steps = steps
         self._steps = steps if order.source is None else min(int(steps * strength), steps)
         self._strength = strength
-        self._source = pictures.Source(order.source, order.max_side) if order.source is not None else None
+        self._given = None if order.source is None else _begun(order)
         self._steps_done = 0
         self._began = self._denoising = self._decoding = self._ended = 0.0
         self._check()
@@ -113,6 +130,7 @@ class Run:
         self._ended = time.perf_counter()
         images: torch.Tensor = output.images.to("cpu", torch.float32)
         self._note_checker(getattr(output, "nsfw_content_detected", None))
+        images = self._kept(images)
         if not torch.isfinite(images).all():
             text = "the model drew values that are not finite: another precision may help"
             raise Fault(ErrorCode.INFERENCE_FAILED, text)
@@ -129,6 +147,26 @@ class Run:
             log.exception("a pipeline failed", pipeline=self._pipelines.family.modes[self._mode])
             text = f"the model cannot draw this: its pipeline failed ({type(error).__name__})"
             raise Fault(ErrorCode.INFERENCE_FAILED, text) from error
+
+    def _own_strength(self) -> float:
+        """What is drawn with where none is asked for: within a mask, what the pipeline itself takes."""
+        if self._mode is not Mode.INPAINT:
+            return DEFAULT_STRENGTH
+        return float(inspect.signature(self._pipeline.__call__).parameters["strength"].default)
+
+    def _kept(self, images: torch.Tensor) -> torch.Tensor:
+        """The images with what their mask leaves alone as it was, to the pixel; blackened ones as they are."""
+        mask = self._given.mask if self._given is not None else None
+        if self._given is None or mask is None:
+            return images
+        before, painted = _pixels(self._given.picture), _pixels(mask)
+        blackened = self._blackened or [False] * len(images)
+        return torch.stack(
+            [
+                image if black else before + painted * (image - before)
+                for image, black in zip(images, blackened, strict=True)
+            ]
+        )
 
     def _note_checker(self, detected: list[bool] | None) -> None:
         self._blackened = None if detected is None else [bool(one) for one in detected]
@@ -190,11 +228,16 @@ class Run:
 
     def _picture_arguments(self) -> dict[str, Any]:
         order = self._order
-        if self._source is None:
+        if self._given is None:
             width, height = self._pipelines.default_sides(self._pipeline, order.max_side)
             return {"width": order.width or width, "height": order.height or height}
-        image = self._source.decode(order.width, order.height, self._pipelines.family.side_multiple)
+        self._given.decode(order.width, order.height, self._pipelines.family.side_multiple)
+        image, mask = self._given.picture, self._given.mask
         arguments: dict[str, Any] = {"image": image, "strength": self._strength}
+        if mask is not None:
+            arguments["mask_image"] = mask
+            if mask.getextrema() == (0, 0):
+                self._warnings.append("the mask is black everywhere: nothing is painted")
         if "height" in inspect.signature(self._pipeline.__call__).parameters:
             arguments |= {"width": image.width, "height": image.height}
         return arguments

@@ -7,7 +7,7 @@ from itertools import islice
 from broker.core.decision import Exclusion, Score
 from broker.core.fleet import Device
 from protocol.commands import Generate
-from protocol.enums import Mode
+from protocol.drawing import MASK, Mode, given
 from protocol.errors import ErrorCode, Fault, Recovery
 from protocol.link import ModelRef
 
@@ -40,13 +40,21 @@ def leaving(model_id: str, request_id: str) -> Fault:
 
 def check_mode(command: Generate, model: ModelRef) -> None:
     """Raise Fault MODEL_INCOMPATIBLE for a picture that the model cannot draw, whatever device it were on."""
-    wanted = Mode.IMAGE if command.attachments else Mode.TEXT
+    wanted = given(command.attachments).mode
     if not model.modes or wanted in model.modes:
         return
-    needs = "it needs a picture to begin from, as an attachment" if wanted is Mode.TEXT else "it takes no picture"
     known = [mode.value for mode in model.modes]
-    text = f"{model.model_id} draws {' and '.join(known)}, not {wanted.value}: {needs}"
+    text = f"{model.model_id} draws {' and '.join(known)}, not {wanted.value}: {_needs(model, wanted)}"
     raise Fault(ErrorCode.MODEL_INCOMPATIBLE, text, details={"field": "attachments", "modes": known})
+
+
+def _needs(model: ModelRef, wanted: Mode) -> str:
+    """What would have to be attached, or left out."""
+    if wanted is Mode.INPAINT:
+        return f"it takes no attachment named {MASK}"
+    if Mode.INPAINT in model.modes and Mode.IMAGE not in model.modes:
+        return f"it needs a picture and one named {MASK}, white where to paint, as attachments"
+    return "it takes no picture" if wanted is Mode.IMAGE else "it needs a picture to begin from, as an attachment"
 
 
 def none_can(model: ModelRef, score: Score, *, named: bool) -> Fault:

@@ -16,7 +16,8 @@ from modelfiles.families.record import (
     either,
     encoder_part,
 )
-from protocol.enums import ComponentType, Mode, ModelType
+from protocol.drawing import Mode
+from protocol.enums import ComponentType, ModelType
 
 CHROMA = either("distilled_guidance_layer.")
 SECOND = either("double_stream_modulation_img.")
@@ -35,6 +36,7 @@ FAMILY = Family(
     modes={
         Mode.TEXT: "FluxPipeline",
         Mode.IMAGE: "FluxImg2ImgPipeline",
+        Mode.INPAINT: "FluxInpaintPipeline",
     },
     needed=frozenset({"vae", "scheduler", "transformer", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"}),
     classes=CLIP_CLASSES

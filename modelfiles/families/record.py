@@ -9,7 +9,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-from protocol.enums import ComponentType, Mode, ModelType
+from protocol.drawing import Mode
+from protocol.enums import ComponentType, ModelType
 from protocol.records import Record
 
 DIFFUSION = "model.diffusion_model."
@@ -92,10 +93,11 @@ class Family(Record, frozen=True, kw_only=True):
     conversions `conversions` (a class's name → a function of diffusers' single-file loader) bring to the class's own
     names; `configuration` is the project's own for such files, a folder of `modelfiles/configurations`.
 
-    Drawn: `modes` with the pipeline's class for each. `inpaints_with` says which further channels an inpainting
-    denoiser has, by the latent's: a mask and the masked picture. `latent_key` is where the VAE's configuration has its
-    channels, `latent_factor` the pixels to a side of one latent pixel. Sides are pixels: `native_side` it was trained
-    for, `greatest_default` is drawn where nobody asks, all are multiples of `side_multiple`.
+    Drawn: `modes` with the pipeline's class for each. `has_inpainting_models`: there are some whose denoiser takes the
+    channels of a mask and of the masked picture beside its own, and which draw within a mask alone. `latent_key` is
+    where the VAE's configuration has its channels, `latent_factor` the pixels to a side of one latent pixel. Sides are
+    pixels: `native_side` it was trained for, `greatest_default` is drawn where nobody asks, all are multiples of
+    `side_multiple`.
     `working_bytes_per_pixel` is the memory beside its weights, in half precision.
     """
 
@@ -120,7 +122,7 @@ class Family(Record, frozen=True, kw_only=True):
     side_multiple: int = 8
     working_bytes_per_pixel: int = 2_800
     guidance: Guidance = Guidance()
-    inpaints_with: tuple[int, ...] = ()
+    has_inpainting_models: bool = False
     has_control_nets: bool = False
     adapters: tuple[str, ...] = ()
 

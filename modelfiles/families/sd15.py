@@ -17,7 +17,8 @@ from modelfiles.families.record import (
     Signature,
     encoder_part,
 )
-from protocol.enums import Mode, ModelType
+from protocol.drawing import Mode
+from protocol.enums import ModelType
 
 FAMILY = Family(
     name="Stable Diffusion 1",
@@ -26,8 +27,9 @@ FAMILY = Family(
     modes={
         Mode.TEXT: "StableDiffusionPipeline",
         Mode.IMAGE: "StableDiffusionImg2ImgPipeline",
+        Mode.INPAINT: "StableDiffusionInpaintPipeline",
     },
-    relatives=("StableDiffusionInpaintPipeline", "StableDiffusionControlNetPipeline"),
+    relatives=("StableDiffusionControlNetPipeline",),
     needed=frozenset({"vae", "scheduler", "unet", "text_encoder", "tokenizer"}),
     classes=UNET_CLASSES | CLIP_CLASSES | KL_CLASSES,
     file_parts=(UNET_PART, VAE_PART, encoder_part(1, "cond_stage_model.")),
@@ -35,6 +37,7 @@ FAMILY = Family(
     configuration="sd15",
     denoiser=UNET,
     scheduler=SchedulerKind.NOISE,
+    has_inpainting_models=True,
     native_side=512,
     greatest_default=768,
     has_control_nets=True,

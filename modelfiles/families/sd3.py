@@ -15,7 +15,8 @@ from modelfiles.families.record import (
     either,
     encoder_part,
 )
-from protocol.enums import ComponentType, Mode, ModelType
+from protocol.drawing import Mode
+from protocol.enums import ComponentType, ModelType
 
 FAMILY = Family(
     name="Stable Diffusion 3",
@@ -27,6 +28,7 @@ FAMILY = Family(
     modes={
         Mode.TEXT: "StableDiffusion3Pipeline",
         Mode.IMAGE: "StableDiffusion3Img2ImgPipeline",
+        Mode.INPAINT: "StableDiffusion3InpaintPipeline",
     },
     needed=frozenset({"vae", "scheduler", "transformer", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"}),
     classes=CLIP_CLASSES
@@ -45,6 +47,7 @@ FAMILY = Family(
     ),
     denoiser=Denoiser(part="transformer", first="pos_embed.proj.weight", originals=either("x_embedder.proj.weight")),
     scheduler=SchedulerKind.FLOW,
+    has_inpainting_models=True,
     native_side=1024,
     side_multiple=16,
     adapters=("lora_unet_joint_blocks", "transformer.transformer_blocks.0.attn.add_q_proj"),

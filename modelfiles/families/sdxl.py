@@ -16,7 +16,8 @@ from modelfiles.families.record import (
     Signature,
     encoder_part,
 )
-from protocol.enums import Mode, ModelType
+from protocol.drawing import Mode
+from protocol.enums import ModelType
 
 FAMILY = Family(
     name="Stable Diffusion XL",
@@ -25,8 +26,9 @@ FAMILY = Family(
     modes={
         Mode.TEXT: "StableDiffusionXLPipeline",
         Mode.IMAGE: "StableDiffusionXLImg2ImgPipeline",
+        Mode.INPAINT: "StableDiffusionXLInpaintPipeline",
     },
-    relatives=("StableDiffusionXLInpaintPipeline", "StableDiffusionXLControlNetPipeline"),
+    relatives=("StableDiffusionXLControlNetPipeline",),
     needed=frozenset({"vae", "scheduler", "unet", "text_encoder_2", "tokenizer_2"}),
     refines_without="text_encoder",
     classes=UNET_CLASSES | CLIP_CLASSES | KL_CLASSES,
@@ -40,6 +42,7 @@ FAMILY = Family(
     configuration="sdxl",
     denoiser=UNET,
     scheduler=SchedulerKind.NOISE,
+    has_inpainting_models=True,
     native_side=1024,
     has_control_nets=True,
     adapters=("lora_te2_", "lora_unet_input_blocks_4_1_transformer_blocks_1", "text_encoder_2."),

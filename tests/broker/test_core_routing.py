@@ -27,7 +27,8 @@ from broker.core.figures import Shape
 from broker.core.unbuilt import refusal
 from protocol.actions import ACTIONS
 from protocol.codec import encode_reply
-from protocol.enums import LoadSource, Mode, ModelStatus, Tier
+from protocol.drawing import Mode
+from protocol.enums import LoadSource, ModelStatus, Tier
 from protocol.errors import ErrorCode
 from protocol.link import Assign, Devices, RunFacts
 
@@ -302,6 +303,27 @@ def test_a_picture_that_the_model_cannot_draw_is_refused_before_any_worker_hears
     assert ids(room.send_raw(payload, attachments=(b"png",))) == ["g"]
     room.entries(msgspec.structs.replace(refiner, modes=[], revision=2))
     assert ids(room.send("generate", request_id="t", model_id="m", prompt="x", device_id="cpu:1")) == ["t"]
+
+
+@pytest.mark.parametrize(
+    ("modes", "attached", "text"),
+    [
+        ([Mode.INPAINT], ["image-0"], "it needs a picture and one named mask"),
+        ([Mode.INPAINT], [], "it needs a picture and one named mask"),
+        ([Mode.TEXT, Mode.IMAGE], ["image-0", "mask"], "it takes no attachment named mask"),
+        ([Mode.TEXT], ["image-0"], "it takes no picture"),
+    ],
+)
+def test_a_mask_is_asked_for_and_refused_before_any_worker_hears_of_it(
+    modes: list[Mode], attached: list[str], text: str
+) -> None:
+    room = Room()
+    room.entries(msgspec.structs.replace(model("m"), modes=modes))
+    files = [{"name": name, "media_type": "image/png", "bytes": 3} for name in attached]
+    payload = {"action": "generate", "request_id": "g", "model_id": "m", "prompt": "x", "attachments": files}
+    reply = answer(room.send_raw(payload, attachments=(b"png",) * len(files)))
+    assert code(reply) == "MODEL_INCOMPATIBLE" and text in reply["message"]
+    assert reply["error"]["details"]["modes"] == [mode.value for mode in modes]
 
 
 # the catalogue

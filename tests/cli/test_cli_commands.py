@@ -108,7 +108,7 @@ def test_generated_images_are_written_and_never_replaced(broker: Router, vrambro
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "tiny-sd15-7.png").write_bytes(b"precious")
     (tmp_path / "from.png").write_bytes(replies.PNG)
-    words = "--size 64x32 --steps 4 --seed 7 --lora style:0.5 --image from.png --strength 0.5 -o out"
+    words = "--size 64x32 --steps 4 --seed 7 --lora style:0.5 --image from.png --mask from.png --strength 0.5 -o out"
     done = vrambroker("-e", broker.endpoint, "generate", "tiny-sd15", "a [fox]", *words.split())
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "tiny-sd15-7.png").read_bytes() == b"precious"
@@ -117,7 +117,10 @@ def test_generated_images_are_written_and_never_replaced(broker: Router, vrambro
     sent = broker.seen[-1].command
     assert isinstance(sent, Generate) and sent.loras is not None
     assert (sent.width, sent.height, sent.prompt, sent.loras[0].scale) == (64, 32, "a [fox]", 0.5)
-    assert broker.seen[-1].attachments == [replies.PNG]
+    assert broker.seen[-1].attachments == [replies.PNG, replies.PNG]
+    assert [named.name for named in sent.attachments] == ["image", "mask"]
+    alone = vrambroker("-e", broker.endpoint, "generate", "tiny-sd15", "a fox", "--mask", "from.png")
+    assert alone.returncode == 2 and "--mask needs --image" in alone.stderr
 
 
 def test_status_wait_is_0_once_every_worker_is_ready(vrambroker: Run) -> None:

@@ -94,6 +94,18 @@ def test_attachments_travel_both_ways() -> None:
         assert (named.media_type, named.bytes) == ("image/png", len(source))
 
 
+def test_a_mask_goes_with_its_picture_by_its_name_and_never_alone() -> None:
+    def answer(received: Received) -> None:
+        received.send(replies.drawing("a"), [received.attachments[1]])
+
+    with Router(answer) as router, Client(router.endpoint) as client:
+        answered = client.generate("m", "p", image=replies.PNG, mask=replies.PNG + b"mask")
+        assert [picture.data for picture in pictures(answered)] == [replies.PNG + b"mask"]
+        assert [named.name for named in router.seen[0].command.attachments] == ["image", "mask"]
+        with pytest.raises(ValueError, match="a mask needs the image"):
+            client.generate("m", "p", mask=replies.PNG)
+
+
 def test_attachments_that_do_not_fit_their_names_are_refused_before_sending() -> None:
     with Router(pong) as router, Client(router.endpoint) as client:
         named = msgspec.structs.replace(Ping(), attachments=replies.drawing("a").attachments)

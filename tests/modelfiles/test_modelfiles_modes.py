@@ -11,7 +11,7 @@ from model_bytes import PROFILE, SD15_NAMES, json_file, pipeline_folder, tensor_
 from modelfiles.model import ModelFile, inspect
 from modelfiles.modes import check_channels, modes_of
 from modelfiles.paths import Roots
-from protocol.enums import Mode
+from protocol.drawing import Mode
 from protocol.errors import ErrorCode, Fault
 
 FIRST, LATENT = SD15_NAMES[0], "first_stage_model.decoder.conv_in.weight"
@@ -33,7 +33,7 @@ def single(tmp_path: Path, channels: int) -> ModelFile:
 
 @pytest.mark.parametrize(
     ("channels", "kind"),
-    [(9, "an inpainting model"), (8, "edits pictures by instruction"), (5, "of another kind"), (7, "of another kind")],
+    [(8, "edits pictures by instruction"), (5, "of another kind"), (7, "of another kind"), (10, "of another kind")],
 )
 def test_other_channels_than_its_latents_are_told_by_part_found_and_expected(
     tmp_path: Path, channels: int, kind: str
@@ -51,7 +51,7 @@ def test_other_channels_than_its_latents_are_told_by_part_found_and_expected(
 def test_a_model_of_its_latents_channels_draws_from_text_and_from_pictures(tmp_path: Path) -> None:
     for file in (folder(tmp_path), single(tmp_path, 4)):
         check_channels(file)
-        assert modes_of(file) == (Mode.TEXT, Mode.IMAGE)
+        assert modes_of(file) == tuple(Mode)
 
 
 @pytest.mark.parametrize(("in_channels", "latent_channels"), [(None, 4), (9, None), (4, 65536)])
@@ -60,7 +60,7 @@ def test_what_is_not_stated_is_not_held_against_a_model(
 ) -> None:
     file = folder(tmp_path, in_channels, latent_channels)
     check_channels(file)
-    assert modes_of(file) == (Mode.TEXT, Mode.IMAGE)
+    assert modes_of(file) == tuple(Mode)
 
 
 def test_parts_draw_nothing_and_profiles_draw_as_they_are_asked(tmp_path: Path) -> None:
@@ -68,4 +68,10 @@ def test_parts_draw_nothing_and_profiles_draw_as_they_are_asked(tmp_path: Path) 
     vae = inspect(tensor_file(tmp_path / "vae.safetensors", ["decoder.conv_in.weight", "encoder.x"]), roots)
     assert modes_of(vae) == ()
     check_channels(vae)
-    assert modes_of(inspect(json_file(tmp_path / "v.vmodel.json", PROFILE), roots)) == (Mode.TEXT, Mode.IMAGE)
+    assert modes_of(inspect(json_file(tmp_path / "v.vmodel.json", PROFILE), roots)) == tuple(Mode)
+
+
+def test_a_model_with_a_masks_channels_draws_within_one_alone(tmp_path: Path) -> None:
+    for file in (folder(tmp_path, 9), single(tmp_path, 9)):
+        check_channels(file)
+        assert modes_of(file) == (Mode.INPAINT,)

@@ -7,10 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from protocol import commands as c
 from protocol.actions import ACTIONS
 from protocol.checks import check_attachments, optimization_target, valid_request_id
 from protocol.codec import Decoded, Refused, decode_command
 from protocol.commands import Attachment, OptimizeModel
+from protocol.drawing import Mode, given
 from protocol.enums import Encoding, ModelOptimizationTarget, OptimizationTargetWord
 from protocol.errors import ErrorCode, Fault
 from protocol.replies import Limits
@@ -237,10 +239,37 @@ def test_more_attachments_than_may_be_declared_and_those_of_other_actions_are_re
     named = [{"name": "a", "bytes": 1}] * 17
     with pytest.raises(Refused, match="at most 16 in a message"):
         decoded(GENERATE | {"attachments": named})
-    with pytest.raises(Refused, match="expected one image, or none"):
+    with pytest.raises(Refused, match=r"attachments\[1\].name is 'a': expected one picture"):
         decoded(GENERATE | {"attachments": named[:2]})
     with pytest.raises(Refused, match="none with this action"):
         decoded(PING | {"attachments": named[:1]})
+
+
+MASK, PICTURE = {"name": "mask", "bytes": 1}, {"name": "image-0", "bytes": 1}
+
+
+@pytest.mark.parametrize(
+    ("attachments", "text"),
+    [
+        ([MASK], "attachments is required: a mask needs the picture"),
+        ([MASK, MASK], r"attachments\[1\].name is 'mask': expected one mask"),
+        ([PICTURE, MASK, PICTURE], r"attachments\[2\].name is 'image-0': expected one picture"),
+        ([PICTURE, {"name": "control", "bytes": 1}], "draws with no ControlNet"),
+    ],
+)
+def test_a_picture_and_its_mask_are_told_by_their_names(attachments: list[dict[str, object]], text: str) -> None:
+    with pytest.raises(Refused, match=text):
+        decoded(GENERATE | {"attachments": attachments})
+
+
+@pytest.mark.parametrize(
+    ("attachments", "mode"),
+    [([], Mode.TEXT), ([PICTURE], Mode.IMAGE), ([PICTURE, MASK], Mode.INPAINT), ([MASK, PICTURE], Mode.INPAINT)],
+)
+def test_what_is_attached_says_how_to_draw(attachments: list[dict[str, object]], mode: Mode) -> None:
+    command = decoded(GENERATE | {"attachments": attachments}).command
+    assert isinstance(command, c.Generate)
+    assert given(command.attachments).mode is mode
 
 
 def test_limits_of_the_configuration_are_the_ones_in_force() -> None:

@@ -15,6 +15,7 @@ import pytest
 from modelfiles.model import inspect
 from modelfiles.paths import Roots
 from protocol import commands as c
+from protocol.drawing import Mode
 from protocol.enums import ModelStatus, ModelType
 from protocol.errors import ErrorCode, ErrorInfo, Fault
 from protocol.link import ModelRef
@@ -122,8 +123,8 @@ def test_a_default_size_of_a_file_is_held_to_its_familys(copy: Callable[[str], C
     resident = model.bench.engine.cache.get(SD15)
     assert resident is not None
     pipelines = resident.built._pipelines  # type: ignore[attr-defined]
-    assert pipelines.default_sides(pipelines.pipeline(from_image=False, scheduler=""), 8192) == (768, 768)
-    assert pipelines.default_sides(pipelines.pipeline(from_image=False, scheduler=""), 500) == (496, 496)
+    assert pipelines.default_sides(pipelines.pipeline(Mode.TEXT, ""), 8192) == (768, 768)
+    assert pipelines.default_sides(pipelines.pipeline(Mode.TEXT, ""), 500) == (496, 496)
 
 
 def test_t5_has_a_longest_text_too(copy: Callable[[str], Copy]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from protocol import commands as c
 from protocol.checks import MAX_SEED, unsupported
+from protocol.drawing import Given, given
 from protocol.enums import Delivery, Tier
 from protocol.errors import ErrorCode, Fault, Recovery, invalid
 from protocol.link import RunFacts
@@ -33,15 +34,14 @@ def generate(engine: Engine, job: Job, command: c.Generate) -> GenerateReply:
     """Draw the images asked for. Raises Fault."""
     if command.loras:
         raise unsupported("loras", "this worker draws with the model's own weights")
-    if len(job.attachments) > 1:
-        raise invalid("attachments", len(job.attachments), "one image, or none")
+    placed = given(command.attachments)
     output = _output(engine, command)
     seed = secrets.randbits(CHOSEN_SEED_BITS) if command.seed is None else command.seed
     resident, brought = _resident(engine, job, command)
     engine.cache.begin(resident)
     began = time.perf_counter()
     try:
-        drawing = _drawn(engine, job, resident, _order(engine, job, resident, command, seed))
+        drawing = _drawn(engine, job, resident, _order(engine, job, resident, command, seed=seed, placed=placed))
     except Exception as error:
         if not isinstance(error, Fault) or error.code not in NO_FAILURE:
             resident.note_run(succeeded=False)
@@ -86,7 +86,7 @@ def _resident(engine: Engine, job: Job, command: c.Generate) -> tuple[Resident, 
     return brought.resident, brought
 
 
-def _order(engine: Engine, job: Job, resident: Resident, command: c.Generate, seed: int) -> DrawOrder:
+def _order(engine: Engine, job: Job, resident: Resident, command: c.Generate, *, seed: int, placed: Given) -> DrawOrder:
     fraction = resident.resolved.memory_fraction
     return DrawOrder(
         prompt=command.prompt or "",
@@ -97,7 +97,9 @@ def _order(engine: Engine, job: Job, resident: Resident, command: c.Generate, se
         guidance_scale=command.guidance_scale,
         seeds=[(seed + index) % (MAX_SEED + 1) for index in range(command.num_images)],
         scheduler=command.scheduler,
-        source=job.attachments[0] if job.attachments else None,
+        source=None if placed.picture is None else job.attachments[placed.picture],
+        mask=None if placed.mask is None else job.attachments[placed.mask],
+        fields=(f"attachments[{placed.picture}]", f"attachments[{placed.mask}]"),
         strength=command.strength,
         limit_bytes=int(fraction * engine.keeper.room().total),
         max_side=engine.spec.max_side,

@@ -54,6 +54,8 @@ class Build(Record, frozen=True, kw_only=True):
 class DrawOrder(Record, frozen=True, kw_only=True):
     """A picture to draw: None means the model's own default. Sizes in pixels, one seed for each image.
 
+    `source` is the file of the picture to begin from, `mask` that of one that is white where to paint, `fields` what
+    errors call the two.
     `limit_bytes` bounds the model and its work together, 0 for no bound.
     """
 
@@ -66,6 +68,8 @@ class DrawOrder(Record, frozen=True, kw_only=True):
     seeds: list[int]
     scheduler: str = ""
     source: bytes | None = None
+    mask: bytes | None = None
+    fields: tuple[str, str] = ("attachments[0]", "attachments[1]")
     strength: float | None = None
     limit_bytes: int = 0
     max_side: int = 8192
