@@ -18,11 +18,16 @@ class DemoModel(StrEnum):
     SDXL = "tiny-sdxl"
     FLUX = "tiny-flux"
     SD3 = "tiny-sd3"
+    Z_IMAGE = "tiny-z-image"
     SD15_SINGLE = "tiny-sd15-single.safetensors"
     SDXL_SINGLE = "tiny-sdxl-single.safetensors"
 
 
-SINGLE_FILE_SOURCE = {DemoModel.SD15_SINGLE: DemoModel.SD15, DemoModel.SDXL_SINGLE: DemoModel.SDXL}
+SINGLE_FILE = "-single.safetensors"
+FOLDERS = [model for model in DemoModel if not model.endswith(SINGLE_FILE)]
+SINGLE_FILE_SOURCE = {
+    model: DemoModel(model.removesuffix(SINGLE_FILE)) for model in DemoModel if model.endswith(SINGLE_FILE)
+}
 WEIGHTLESS = ("tokenizer", "scheduler", "feature_extractor")
 
 

@@ -5,23 +5,16 @@ Decides which files a model consists of. What is complete already is not asked h
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from types import ModuleType
 
-import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline
 
-from demo import flux, sd3, sd15, sdxl
 from demo.inventory import SINGLE_FILE_SOURCE, DemoModel
 from demo.place import placed
 from demo.quiet import quiet_libraries
-from demo.single_file import (
-    SD15_SPEC,
-    SDXL_SPEC,
-    sd15_tensors,
-    sdxl_tensors,
-    write_configuration,
-    write_single_file,
-)
+from demo.single_file import write_configuration, write_single_file
 from demo.tokenizer import write_clip_tokenizer
 
 CLIP_TOKENIZER = "CLIPTokenizer"
@@ -46,17 +39,15 @@ def make_folder(target: Path, model: DemoModel) -> None:
 
 def build_pipeline(model: DemoModel) -> DiffusionPipeline:
     """The pipeline of a folder model. Raises ValueError for a single file."""
-    match model:
-        case DemoModel.SD15:
-            return sd15.pipeline()
-        case DemoModel.SDXL:
-            return sdxl.pipeline()
-        case DemoModel.FLUX:
-            return flux.pipeline()
-        case DemoModel.SD3:
-            return sd3.pipeline()
-        case _:
-            raise ValueError(f"{model} is a single file, made from {SINGLE_FILE_SOURCE[model]}")
+    if model in SINGLE_FILE_SOURCE:
+        raise ValueError(f"{model} is a single file, made from {SINGLE_FILE_SOURCE[model]}")
+    made: DiffusionPipeline = tiny(model).pipeline()
+    return made
+
+
+def tiny(model: DemoModel) -> ModuleType:
+    """The module of a folder model."""
+    return importlib.import_module(f"demo.tiny.{model.removeprefix('tiny-').replace('-', '_')}")
 
 
 def write_clip_tokenizers(pipeline: DiffusionPipeline, folder: Path) -> None:
@@ -76,9 +67,5 @@ def make_single_file(source: Path, target: Path) -> None:
     with placed(target.with_suffix("")) as configuration:
         write_configuration(source, configuration)
     with placed(target) as file:
-        if source.name == DemoModel.SD15:
-            small = StableDiffusionPipeline.from_pretrained(source, dtype=torch.float32, local_files_only=True)
-            write_single_file(file, sd15_tensors(small), SD15_SPEC)
-        else:
-            large = StableDiffusionXLPipeline.from_pretrained(source, dtype=torch.float16, local_files_only=True)
-            write_single_file(file, sdxl_tensors(large), SDXL_SPEC)
+        pipeline = DiffusionPipeline.from_pretrained(source, dtype="auto", local_files_only=True)
+        write_single_file(file, tiny(DemoModel(source.name)).single(pipeline))

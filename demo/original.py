@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 import torch
 
+from demo.tokenizer import CLIP_MAX_TOKENS
+
 Tensors = dict[str, torch.Tensor]
 Rename = tuple[str, str]
 
@@ -124,7 +126,7 @@ def clip_to_original(tensors: Mapping[str, torch.Tensor], prefix: str) -> Tensor
     return {prefix + name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
 
 
-def open_clip_to_original(tensors: Mapping[str, torch.Tensor]) -> Tensors:
+def open_clip_to_original(tensors: Mapping[str, torch.Tensor], prefix: str = SDXL_OPEN_CLIP_PREFIX) -> Tensors:
     """An OpenCLIP text encoder's tensors: query, key and value joined along dimension 0, the projection transposed."""
     renamed = {renamed_by(OPEN_CLIP_NAMES, name): tensor for name, tensor in tensors.items()}
     joined: Tensors = {}
@@ -137,7 +139,12 @@ def open_clip_to_original(tensors: Mapping[str, torch.Tensor]) -> Tensors:
             joined[name] = tensor.T
         elif not name.endswith(("k_proj.weight", "k_proj.bias", "v_proj.weight", "v_proj.bias")):
             joined[name] = tensor
-    return {SDXL_OPEN_CLIP_PREFIX + name: tensor for name, tensor in joined.items()}
+    return {prefix + name: tensor for name, tensor in joined.items()}
+
+
+def position_ids() -> torch.Tensor:
+    """[1, 77]: no pipeline reads it, but published files carry it and a loader has to pass over it."""
+    return torch.arange(CLIP_MAX_TOKENS)[None]
 
 
 def renamed_by(table: list[Rename], name: str) -> str:

@@ -9,23 +9,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
-import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import save_file
 
-from demo.original import (
-    SD15_CLIP_PREFIX,
-    SDXL_CLIP_PREFIX,
-    SDXL_OPEN_CLIP_PREFIX,
-    Tensors,
-    clip_to_original,
-    open_clip_to_original,
-    unet_to_original,
-    vae_to_original,
-)
-from demo.tokenizer import CLIP_MAX_TOKENS
+from demo.original import Tensors
 
 WEIGHT_FILES = "*.safetensors"
 MODELSPEC_VERSION = "1.0.0"
@@ -46,51 +35,17 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     resolution: str = "64x64"
 
 
-SD15_SPEC = ModelSpec(
-    title="Tiny SD 1.5 (single file)",
-    architecture="stable-diffusion-v1",
-    tags="tiny, demo, sd15",
-    description="Random weights in the topology of Stable Diffusion 1.5, for demonstrations and tests.",
-)
-SDXL_SPEC = ModelSpec(
-    title="Tiny SDXL (single file)",
-    architecture="stable-diffusion-xl-v1-base",
-    tags="tiny, demo, sdxl",
-    description="Random weights in the topology of Stable Diffusion XL, for demonstrations and tests.",
-)
+class Single(NamedTuple):
+    """What a single file holds: its tensors under their original names, and its header."""
+
+    tensors: Tensors
+    spec: ModelSpec
 
 
-def sd15_tensors(pipeline: StableDiffusionPipeline) -> Tensors:
-    """All tensors of a Stable Diffusion 1.5 pipeline under their original names."""
-    return {
-        **unet_to_original(pipeline.unet.state_dict(), pipeline.unet.config.layers_per_block),
-        **vae_to_original(pipeline.vae.state_dict(), len(pipeline.vae.config.block_out_channels)),
-        **clip_to_original(pipeline.text_encoder.state_dict(), SD15_CLIP_PREFIX),
-        SD15_CLIP_PREFIX + "embeddings.position_ids": position_ids(),
-    }
-
-
-def sdxl_tensors(pipeline: StableDiffusionXLPipeline) -> Tensors:
-    """All tensors of a Stable Diffusion XL pipeline under their original names."""
-    return {
-        **unet_to_original(pipeline.unet.state_dict(), pipeline.unet.config.layers_per_block),
-        **vae_to_original(pipeline.vae.state_dict(), len(pipeline.vae.config.block_out_channels)),
-        **clip_to_original(pipeline.text_encoder.state_dict(), SDXL_CLIP_PREFIX),
-        **open_clip_to_original(pipeline.text_encoder_2.state_dict()),
-        SDXL_CLIP_PREFIX + "embeddings.position_ids": position_ids(),
-        SDXL_OPEN_CLIP_PREFIX + "logit_scale": torch.tensor(4.6055, dtype=pipeline.dtype),
-    }
-
-
-def position_ids() -> torch.Tensor:
-    """[1, 77]: no pipeline reads it, but published files carry it and a loader has to pass over it."""
-    return torch.arange(CLIP_MAX_TOKENS)[None]
-
-
-def write_single_file(path: Path, tensors: Tensors, spec: ModelSpec) -> None:
+def write_single_file(path: Path, single: Single) -> None:
     """Write the tensors and the ModelSpec header to `path`."""
-    header = {f"modelspec.{key}": str(value) for key, value in msgspec.structs.asdict(spec).items()}
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    header = {f"modelspec.{key}": str(value) for key, value in msgspec.structs.asdict(single.spec).items()}
+    contiguous = {name: tensor.contiguous() for name, tensor in single.tensors.items()}
     save_file(contiguous, path, metadata={"format": "pt", **header})
     sort_metadata(path)
 

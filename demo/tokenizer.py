@@ -12,13 +12,17 @@ import math
 from pathlib import Path
 
 import msgspec
-from transformers import CLIPTokenizer, T5Tokenizer
+from transformers import CLIPTokenizer, Qwen2Tokenizer, T5Tokenizer
+
+from modelfiles.families.record import QWEN_CHAT
 
 VOCABULARY_PACKAGE = "open_clip"
 VOCABULARY_FILE = "bpe_simple_vocab_16e6.txt.gz"
 CLIP_VOCAB_SIZE = 49_408
 CLIP_MAX_TOKENS = 77
 T5_VOCAB_SIZE = 2_048
+CHAT_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+BYTE_VOCAB_SIZE = 256 + len(CHAT_TOKENS)
 WORD_END = "</w>"
 START, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -111,3 +115,15 @@ def t5_tokenizer() -> T5Tokenizer:
     scored += [(piece, -math.log(rank)) for rank, piece in enumerate(common, start=2)]
     scored += [(letter, -2 * math.log(T5_VOCAB_SIZE)) for letter in letters]
     return T5Tokenizer(vocab=scored, extra_ids=0, model_max_length=512)
+
+
+def byte_tokenizer() -> Qwen2Tokenizer:
+    """A tokenizer of Qwen's kind without merges: a token for each byte, and those that chats are marked with."""
+    tokens = [*byte_letters(), *CHAT_TOKENS]
+    return Qwen2Tokenizer(
+        vocab={token: index for index, token in enumerate(tokens)},
+        merges=[],
+        additional_special_tokens=list(CHAT_TOKENS[1:]),
+        chat_template=QWEN_CHAT,
+        model_max_length=1024,
+    )

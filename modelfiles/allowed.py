@@ -69,6 +69,7 @@ WEIGHTED = frozenset(
 SAFE_CLASSES = (
     frozenset(name for _, name in COMPONENTS)
     | frozenset(PIPELINES)
+    | {name for family in families.ALL for names in family.equivalents.values() for name in names}
     | {
         "CLIPModel",
         "CLIPProcessor",

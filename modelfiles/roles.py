@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from modelfiles import families
 from modelfiles.allowed import COMPONENTS
 from modelfiles.families import Family
 from modelfiles.jsonfile import JsonObject, corrupted, incompatible
@@ -40,6 +41,7 @@ SAME: Mapping[str, frozenset[str]] = {
     "CLIPVisionModelWithProjection": frozenset({"CLIPModel"}),
     "SiglipVisionModel": frozenset({"SiglipModel"}),
     "T5EncoderModel": frozenset({"T5ForConditionalGeneration"}),
+    **{name: classes for family in families.ALL for name, classes in family.equivalents.items()},
 }
 """Classes of transformers → those whose weights and configuration serve them too."""
 
@@ -54,6 +56,7 @@ VOCABULARIES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "CLIPTokenizerFast": (("tokenizer.json",), ("vocab.json", "merges.txt")),
     "T5Tokenizer": (("tokenizer.json",), ("spiece.model",)),
     "T5TokenizerFast": (("tokenizer.json",), ("spiece.model",)),
+    **{name: sets for family in families.ALL for name, sets in family.vocabularies.items()},
 }
 """A tokenizer's class → the sets of files of which one has to be there: without it, every prompt draws the same."""
 

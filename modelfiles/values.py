@@ -6,127 +6,65 @@ leave what fits the weights to `worker.skeleton`. Keys that no supported class r
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
+from modelfiles import families
 from modelfiles.jsonfile import JsonObject
+from modelfiles.ranges import (
+    ACTIVATION,
+    ANY_WORD,
+    BETA,
+    BETA_SCHEDULES,
+    COUNT,
+    EDGES,
+    FACTOR,
+    FLAG,
+    LONGEST_BETAS,
+    MOST_TIMESTEPS,
+    PREDICTION,
+    RATE,
+    SIDE,
+    SOME,
+    SPACING,
+    SPECIAL,
+    TOKEN,
+    VERSION,
+    WIDTH,
+    WORD,
+    Value,
+    keys,
+    listed,
+    one_of,
+    real,
+    whole,
+)
 from protocol.errors import ErrorCode, Fault, brief
-
-Rule = Callable[[object], bool]
-LONGEST_WORD = 256
-LONGEST_LIST = 64
-LONGEST_BETAS = 10_000
-MOST_TIMESTEPS = 10_000
-"""Of a schedule, in training: families have 1,000. Its tables are as long."""
 
 DEEPEST = 8
 """Configurations within a configuration; real ones have two."""
 
 
-class Value(NamedTuple):
-    """What a key's value may be, and the words for it in an error."""
-
-    fits: Rule
-    expected: str
-
-    def or_null(self) -> Value:
-        return Value(lambda value: value is None or self.fits(value), f"{self.expected}, or null")
-
-    def or_list(self, least: int = 1) -> Value:
-        """One for all blocks, or one for each."""
-        several = listed(self, least)
-        return Value(lambda value: self.fits(value) or several.fits(value), f"{self.expected}, or a list of such")
-
-
-def whole(low: int, high: int) -> Value:
-    """An integer; JSON's true is none."""
-    return Value(lambda value: type(value) is int and low <= value <= high, f"an integer from {low:,} to {high:,}")
-
-
-def real(low: float, high: float) -> Value:
-    """A number; what is not finite was refused where it was read."""
-    return Value(
-        lambda value: type(value) in (int, float) and low <= value <= high,  # type: ignore[operator]
-        f"a number from {low:g} to {high:g}",
-    )
-
-
-def one_of(*words: str) -> Value:
-    return Value(lambda value: value in words, f"one of {', '.join(words)}")
-
-
-def listed(item: Value, least: int = 1, most: int = LONGEST_LIST) -> Value:
-    """A list of such values."""
-    return Value(
-        lambda value: isinstance(value, list) and least <= len(value) <= most and all(map(item.fits, value)),
-        f"a list of {least} to {most:,}, each {item.expected}",
-    )
-
-
-FLAG = Value(lambda value: value is None or isinstance(value, bool), "true or false")
-WORD = Value(lambda value: isinstance(value, str) and len(value) <= LONGEST_WORD, f"text of at most {LONGEST_WORD}")
-ANY_WORD = WORD.or_null()
-COUNT = whole(1, 1024)
-SOME = whole(0, 1024)
-WIDTH = whole(1, 1 << 17)
-SIDE = whole(1, 1 << 14)
-TOKEN = Value(lambda value: value is None or (type(value) is int and -1 <= value < 1 << 24), "a token's number")
-RATE = real(0, 1)
-FACTOR = real(-1e6, 1e6)
-SMALL = real(0, 1)
-BETA = real(1e-12, 1)
-SPACING = one_of("linspace", "leading", "trailing")
-PREDICTION = one_of("epsilon", "v_prediction", "sample", "flow_prediction")
-BETA_SCHEDULES = one_of("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace", "exponential")
-ACTIVATION = one_of("silu", "swish", "mish", "gelu", "relu")
-
-
-EDGES = Value(
-    lambda value: all(map(SIDE.fits, value.values())) if isinstance(value, dict) else SIDE.fits(value),
-    f"{SIDE.expected}, or an object of such",
-)
-
-
-SPECIAL = Value(
-    lambda value: value is None or WORD.fits(value) or (isinstance(value, dict) and WORD.fits(value.get("content"))),
-    "a token's text",
-)
-
-
-_VERSION = re.compile(r"\d{1,4}(\.\d{1,6}){1,3}[A-Za-z0-9.+-]{0,40}")
-VERSION = Value(
-    lambda value: isinstance(value, str) and _VERSION.fullmatch(value) is not None, "a version such as 0.30.0"
-)
-
-
-def _keys(value: Value, *names: str) -> dict[str, Value]:
-    return dict.fromkeys(names, value)
-
-
-VALUES: Mapping[str, Value] = {
+_SHARED: Mapping[str, Value] = {
     # Blocks and layers.
-    **_keys(
+    **keys(
         COUNT, "num_hidden_layers", "num_decoder_layers", "num_heads", "num_layers", "relative_attention_num_buckets"
     ),
-    **_keys(SOME, "num_single_layers", "extra_conditioning_channels", "num_mode"),
-    **_keys(COUNT.or_null(), "norm_num_groups", "addition_embed_type_num_heads"),
-    **_keys(COUNT.or_list(), "layers_per_block", "attention_head_dim"),
-    **_keys(listed(COUNT), "num_encoder_blocks", "num_decoder_blocks"),
+    **keys(SOME, "num_single_layers", "extra_conditioning_channels", "num_mode"),
+    **keys(COUNT.or_null(), "norm_num_groups", "addition_embed_type_num_heads"),
+    **keys(COUNT.or_list(), "layers_per_block", "attention_head_dim"),
+    **keys(listed(COUNT), "num_encoder_blocks", "num_decoder_blocks"),
     "num_attention_heads": COUNT.or_list().or_null(),
     "transformer_layers_per_block": COUNT.or_list().or_list(),
     "reverse_transformer_layers_per_block": COUNT.or_list().or_list().or_null(),
     "dual_attention_layers": listed(whole(0, 1024), 0, 1024).or_null(),
     # Widths.
-    **_keys(WIDTH, "hidden_size", "intermediate_size", "d_model", "d_ff", "d_kv", "in_channels", "latent_channels"),
-    **_keys(WIDTH, "num_channels", "projection_dim", "caption_projection_dim", "joint_attention_dim"),
-    **_keys(WIDTH, "pooled_projection_dim", "conditioning_channels"),
-    **_keys(WIDTH.or_null(), "out_channels", "addition_time_embed_dim", "time_cond_proj_dim", "time_embedding_dim"),
-    **_keys(
-        WIDTH.or_null(), "projection_class_embeddings_input_dim", "num_class_embeds", "class_embeddings_concat_dim"
-    ),
-    **_keys(listed(WIDTH), "block_out_channels", "encoder_block_out_channels", "decoder_block_out_channels"),
-    **_keys(listed(WIDTH), "conditioning_embedding_out_channels", "axes_dims_rope"),
+    **keys(WIDTH, "hidden_size", "intermediate_size", "d_model", "d_ff", "d_kv", "in_channels", "latent_channels"),
+    **keys(WIDTH, "num_channels", "projection_dim", "caption_projection_dim", "joint_attention_dim"),
+    **keys(WIDTH, "pooled_projection_dim", "conditioning_channels"),
+    **keys(WIDTH.or_null(), "out_channels", "addition_time_embed_dim", "time_cond_proj_dim", "time_embedding_dim"),
+    **keys(WIDTH.or_null(), "projection_class_embeddings_input_dim", "num_class_embeds", "class_embeddings_concat_dim"),
+    **keys(listed(WIDTH), "block_out_channels", "encoder_block_out_channels", "decoder_block_out_channels"),
+    **keys(listed(WIDTH), "conditioning_embedding_out_channels", "axes_dims_rope"),
     "conditioning_embedding_channels": WIDTH.or_list().or_null(),
     "cross_attention_dim": WIDTH.or_list().or_null(),
     "encoder_hid_dim": WIDTH.or_null(),
@@ -140,78 +78,90 @@ VALUES: Mapping[str, Value] = {
     "pos_embed_max_size": whole(1, 4096),
     "model_max_length": Value(lambda value: type(value) in (int, float) and value >= 2, "a length of at least 2"),  # type: ignore[operator]
     # Convolutions and norms.
-    **_keys(whole(1, 31), "conv_in_kernel", "conv_out_kernel", "upsampling_scaling_factor"),
+    **keys(whole(1, 31), "conv_in_kernel", "conv_out_kernel", "upsampling_scaling_factor"),
     "downsample_padding": whole(0, 16),
-    **_keys(real(1e-20, 1), "norm_eps", "layer_norm_eps", "layer_norm_epsilon"),
-    **_keys(real(1e-6, 1e6), "resnet_out_scale_factor", "mid_block_scale_factor", "scaling_factor", "timestep_scaling"),
-    **_keys(FACTOR, "freq_shift", "latent_magnitude", "latent_shift", "logit_scale_init_value"),
-    **_keys(real(0, 1e6), "initializer_factor", "initializer_range"),
+    **keys(real(1e-20, 1), "norm_eps", "layer_norm_eps", "layer_norm_epsilon"),
+    **keys(real(1e-6, 1e6), "resnet_out_scale_factor", "mid_block_scale_factor", "scaling_factor", "timestep_scaling"),
+    **keys(FACTOR, "freq_shift", "latent_magnitude", "latent_shift", "logit_scale_init_value"),
+    **keys(real(0, 1e6), "initializer_factor", "initializer_range"),
     "shift_factor": FACTOR.or_null(),
-    **_keys(listed(FACTOR, 1, 1024).or_null(), "latents_mean", "latents_std"),
-    **_keys(RATE, "dropout", "dropout_rate", "attention_dropout", "classifier_dropout"),
+    **keys(listed(FACTOR, 1, 1024).or_null(), "latents_mean", "latents_std"),
+    **keys(RATE, "dropout", "dropout_rate", "attention_dropout", "classifier_dropout"),
     # Words.
-    **_keys(ACTIVATION, "act_fn"),
-    **_keys(ACTIVATION.or_null(), "time_embedding_act_fn", "timestep_post_act"),
-    **_keys(WORD, "hidden_act", "dense_act_fn", "feed_forward_proj", "upsample_fn", "attention_type"),
-    **_keys(listed(WORD), "down_block_types", "up_block_types"),
-    **_keys(ANY_WORD, "mid_block_type", "addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "qk_norm"),
-    **_keys(ANY_WORD, "cross_attention_norm", "time_embedding_type", "resnet_time_scale_shift", "pos_embed_type"),
-    **_keys(ANY_WORD, "controlnet_conditioning_channel_order", "model_type"),
-    **_keys(ANY_WORD, "transformers_version", "problem_type"),
+    **keys(ACTIVATION, "act_fn"),
+    **keys(ACTIVATION.or_null(), "time_embedding_act_fn", "timestep_post_act"),
+    **keys(WORD, "hidden_act", "dense_act_fn", "feed_forward_proj", "upsample_fn", "attention_type"),
+    **keys(listed(WORD), "down_block_types", "up_block_types"),
+    **keys(ANY_WORD, "mid_block_type", "addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "qk_norm"),
+    **keys(ANY_WORD, "cross_attention_norm", "time_embedding_type", "resnet_time_scale_shift", "pos_embed_type"),
+    **keys(ANY_WORD, "controlnet_conditioning_channel_order", "model_type"),
+    **keys(ANY_WORD, "transformers_version", "problem_type"),
     "_diffusers_version": VERSION,
     # Flags.
-    **_keys(FLAG, "center_input_sample", "class_embeddings_concat", "dual_cross_attention", "flip_sin_to_cos"),
-    **_keys(FLAG, "force_upcast", "guidance_embeds", "mid_block_add_attention", "resnet_skip_time_act"),
-    **_keys(FLAG, "upcast_attention", "use_linear_projection", "use_post_quant_conv", "use_quant_conv", "use_cache"),
-    **_keys(FLAG, "is_decoder", "is_encoder_decoder", "is_gated_act", "tie_word_embeddings", "use_pos_embed"),
-    **_keys(FLAG, "output_attentions", "output_hidden_states", "global_pool_conditions", "vision_use_head"),
-    **_keys(FLAG, "force_zeros_for_pooled_projection", "force_zeros_for_empty_prompt", "requires_safety_checker"),
-    **_keys(
+    **keys(FLAG, "center_input_sample", "class_embeddings_concat", "dual_cross_attention", "flip_sin_to_cos"),
+    **keys(FLAG, "force_upcast", "guidance_embeds", "mid_block_add_attention", "resnet_skip_time_act"),
+    **keys(FLAG, "upcast_attention", "use_linear_projection", "use_post_quant_conv", "use_quant_conv", "use_cache"),
+    **keys(FLAG, "is_decoder", "is_encoder_decoder", "is_gated_act", "tie_word_embeddings", "use_pos_embed"),
+    **keys(FLAG, "output_attentions", "output_hidden_states", "global_pool_conditions", "vision_use_head"),
+    **keys(FLAG, "force_zeros_for_pooled_projection", "force_zeros_for_empty_prompt", "requires_safety_checker"),
+    **keys(
         FLAG, "add_watermarker", "is_distilled", "add_prefix_space", "do_lower_case", "clean_up_tokenization_spaces"
     ),
     "only_cross_attention": FLAG.or_list(),
     "mid_block_only_cross_attention": FLAG,
     # Tokens.
-    **_keys(TOKEN, "bos_token_id", "pad_token_id", "decoder_start_token_id"),
+    **keys(TOKEN, "bos_token_id", "pad_token_id", "decoder_start_token_id"),
     "eos_token_id": TOKEN.or_list(),
-    **_keys(SPECIAL, "bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"),
+    **keys(SPECIAL, "bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"),
     "additional_special_tokens": listed(SPECIAL, 0, 1024).or_null(),
     "extra_ids": whole(0, 1024),
     "errors": one_of("strict", "replace", "ignore"),
     # Schedules.
     "num_train_timesteps": whole(1, MOST_TIMESTEPS),
     "original_inference_steps": whole(1, MOST_TIMESTEPS),
-    **_keys(BETA, "beta_start", "beta_end"),
+    **keys(BETA, "beta_start", "beta_end"),
     "beta_schedule": BETA_SCHEDULES,
     "trained_betas": listed(BETA, 1, LONGEST_BETAS).or_null(),
     "prediction_type": PREDICTION,
     "timestep_spacing": SPACING,
     "steps_offset": whole(0, MOST_TIMESTEPS),
-    **_keys(whole(1, 8), "solver_order", "predictor_order", "corrector_order"),
+    **keys(whole(1, 8), "solver_order", "predictor_order", "corrector_order"),
     "disable_corrector": listed(whole(0, MOST_TIMESTEPS), 0, MOST_TIMESTEPS),
-    **_keys(real(0, 1e6), "sample_max_value", "clip_sample_range", "sigma_data", "rho"),
-    **_keys(real(0, 1e6).or_null(), "sigma_min", "sigma_max"),
+    **keys(real(0, 1e6), "sample_max_value", "clip_sample_range", "sigma_data", "rho"),
+    **keys(real(0, 1e6).or_null(), "sigma_min", "sigma_max"),
     "dynamic_thresholding_ratio": RATE,
-    **_keys(real(1e-6, 1e6), "shift"),
+    **keys(real(1e-6, 1e6), "shift"),
     "flow_shift": real(1e-6, 1e6).or_null(),
-    **_keys(real(-100, 100).or_null(), "base_shift", "max_shift"),
+    **keys(real(-100, 100).or_null(), "base_shift", "max_shift"),
     "shift_terminal": real(0, 1).or_null(),
-    **_keys(whole(1, 1 << 20), "base_image_seq_len", "max_image_seq_len"),
+    **keys(whole(1, 1 << 20), "base_image_seq_len", "max_image_seq_len"),
     "scale_factors": listed(real(1e-6, 1e6)).or_null(),
-    **_keys(FLAG, "clip_sample", "thresholding", "set_alpha_to_one", "skip_prk_steps", "rescale_betas_zero_snr"),
-    **_keys(FLAG, "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_flow_sigmas", "invert_sigmas"),
-    **_keys(FLAG, "use_dynamic_shifting", "stochastic_sampling", "lower_order_final", "euler_at_final", "predict_x0"),
-    **_keys(FLAG, "use_lu_lambdas"),
-    **_keys(ANY_WORD, "algorithm_type", "solver_type", "final_sigmas_type", "interpolation_type", "timestep_type"),
-    **_keys(ANY_WORD, "time_shift_type", "variance_type", "sigma_schedule", "upscale_mode"),
+    **keys(FLAG, "clip_sample", "thresholding", "set_alpha_to_one", "skip_prk_steps", "rescale_betas_zero_snr"),
+    **keys(FLAG, "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_flow_sigmas", "invert_sigmas"),
+    **keys(FLAG, "use_dynamic_shifting", "stochastic_sampling", "lower_order_final", "euler_at_final", "predict_x0"),
+    **keys(FLAG, "use_lu_lambdas"),
+    **keys(ANY_WORD, "algorithm_type", "solver_type", "final_sigmas_type", "interpolation_type", "timestep_type"),
+    **keys(ANY_WORD, "time_shift_type", "variance_type", "sigma_schedule", "upscale_mode"),
     "lambda_min_clipped": Value(lambda value: type(value) in (int, float), "a number"),
     # Image processors.
-    **_keys(EDGES, "size", "crop_size"),
+    **keys(EDGES, "size", "crop_size"),
     "rescale_factor": real(1e-9, 1e3),
     "resample": whole(0, 5),
-    **_keys(listed(FACTOR, 1, 16), "image_mean", "image_std"),
-    **_keys(FLAG, "do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"),
+    **keys(listed(FACTOR, 1, 16), "image_mean", "image_std"),
+    **keys(FLAG, "do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"),
 }
+"""Of what the classes of several families read."""
+
+
+def _with_families() -> dict[str, Value]:
+    known = dict(_SHARED)
+    for family in families.ALL:
+        for key, value in family.values.items():
+            known[key] = known[key].or_else(value) if key in known else value
+    return known
+
+
+VALUES: Mapping[str, Value] = _with_families()
 """Key → what its value may be, for every supported class that reads it."""
 
 

@@ -71,7 +71,7 @@ def load(
     with _told(Path(build.file.path).name):
         # What a pipeline refuses is told now, not at a picture.
         pipelines.pipeline((modes_of(build.file) or (Mode.TEXT,))[0], "")
-    bound_tokenizers(pipelines.components)
+    bound_tokenizers(pipelines.components, pipelines.family.chat_template)
     return pipelines, _weighed(build.file, pipelines)
 
 

@@ -18,8 +18,8 @@ FEWEST_TOKENS = 3
 """A beginning, an end, and something to say."""
 
 
-def bound_tokenizers(components: Mapping[str, Any]) -> None:
-    """Let every tokenizer of a pipeline make no more than its encoder takes.
+def bound_tokenizers(components: Mapping[str, Any], chat_template: str = "") -> None:
+    """Let every tokenizer of a pipeline make no more than its encoder takes, and run no template but the family's.
 
     Raises Fault MODEL_INCOMPATIBLE where it knows tokens that the encoder has no embedding for, MODEL_CORRUPTED where
     it knows none.
@@ -31,9 +31,11 @@ def bound_tokenizers(components: Mapping[str, Any]) -> None:
         known = tokenizer.get_vocab()
         if len(known) < FEWEST_TOKENS:
             raise corrupted(f"{name} has a vocabulary of {len(known)} tokens", part=name)
-        last, rows = max(known.values()), encoder.config.vocab_size
+        config = encoder.config.get_text_config()
+        last, rows = max(known.values()), config.vocab_size
         if last >= rows:
             text = f"{name} has the token {last}, and the vocab_size of its text encoder is {rows}"
             raise incompatible(text, part=name, key="vocab_size")
-        longest = getattr(encoder.config, "max_position_embeddings", LONGEST_TEXT)
+        longest = getattr(config, "max_position_embeddings", LONGEST_TEXT)
+        tokenizer.chat_template = chat_template or None
         tokenizer.model_max_length = int(min(tokenizer.model_max_length, longest))

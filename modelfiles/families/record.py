@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
+from modelfiles.ranges import COUNT, FLAG, WIDTH, Value, keys, real, whole
 from protocol.drawing import Mode
 from protocol.enums import ComponentType, ModelType
 from protocol.records import Record
@@ -93,6 +94,10 @@ class Family(Record, frozen=True, kw_only=True):
     conversions `conversions` (a class's name → a function of diffusers' single-file loader) bring to the class's own
     names; `configuration` is the project's own for such files, a folder of `modelfiles/configurations`.
 
+    `values` bound what their configurations may hold beside what every family's may, `vocabularies` are the sets of
+    files of which a tokenizer of a class needs one, `equivalents` the classes whose configuration serves another too.
+    `chat_template` is how a prompt is put to a text encoder that was trained to chat: a model's own is never run.
+
     Drawn: `modes` with the pipeline's class for each. `has_inpainting_models`: there are some whose denoiser takes the
     channels of a mask and of the masked picture beside its own, and which draw within a mask alone. `latent_key` is
     where the VAE's configuration has its channels, `latent_factor` the pixels to a side of one latent pixel. Sides are
@@ -125,6 +130,10 @@ class Family(Record, frozen=True, kw_only=True):
     has_inpainting_models: bool = False
     has_control_nets: bool = False
     adapters: tuple[str, ...] = ()
+    values: Mapping[str, Value] = {}
+    vocabularies: Mapping[str, tuple[tuple[str, ...], ...]] = {}
+    equivalents: Mapping[str, frozenset[str]] = {}
+    chat_template: str = ""
 
     @property
     def pipelines(self) -> frozenset[str]:
@@ -155,6 +164,23 @@ T5_CLASSES = {
 QWEN_CLASSES = {
     ("transformers", "Qwen2Tokenizer"): ComponentType.Tokenizer,
     ("transformers", "Qwen2TokenizerFast"): ComponentType.Tokenizer,
+}
+QWEN_VOCABULARIES = dict.fromkeys(
+    ("Qwen2Tokenizer", "Qwen2TokenizerFast"), (("tokenizer.json",), ("vocab.json", "merges.txt"))
+)
+QWEN_CHAT = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+QWEN_VALUES = {
+    **keys(COUNT, "num_key_value_heads", "max_window_layers"),
+    "head_dim": WIDTH.or_null(),
+    "sliding_window": whole(1, 1 << 20).or_null(),
+    "rope_theta": real(1e-6, 1e12),
+    "rms_norm_eps": real(1e-20, 1),
+    **keys(FLAG, "attention_bias", "use_sliding_window"),
 }
 KL_CLASSES = {
     ("diffusers", "AutoencoderKL"): ComponentType.VAE,

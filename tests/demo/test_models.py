@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from demo.inventory import DemoModel, is_complete
+from demo.inventory import FOLDERS, DemoModel, is_complete
 from demo.models import make_models
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*upcast_vae.*:FutureWarning")
 
 REPOSITORY = Path(__file__).parents[2]
-FOLDERS = [DemoModel.SD15, DemoModel.SDXL, DemoModel.FLUX, DemoModel.SD3]
 SINGLE_FILES = [
     (DemoModel.SD15_SINGLE, DemoModel.SD15, StableDiffusionPipeline, torch.float32),
     (DemoModel.SDXL_SINGLE, DemoModel.SDXL, StableDiffusionXLPipeline, torch.float16),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from modelfiles.values import DEEPEST, LONGEST_BETAS, LONGEST_LIST, MOST_TIMESTEPS, VALUES, check_values
+from modelfiles.ranges import LONGEST_BETAS, LONGEST_LIST, MOST_TIMESTEPS
+from modelfiles.values import DEEPEST, VALUES, check_values
 from protocol.errors import ErrorCode, Fault
 
 FAMILIES = Path(__file__).parents[2] / "modelfiles" / "configurations"

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from demo.inventory import DemoModel
 from protocol import commands as c
 from protocol.enums import Delivery, ImageFormat, LoadSource, ModelPrecision, ModelStatus, ModelType, Tier
 from protocol.errors import ErrorCode
@@ -40,7 +41,7 @@ def weights(bench: Bench, name: str) -> list[torch.Tensor]:
     return [t for module in resident.built._pipelines.modules() for t in (*module.parameters(), *module.buffers())]
 
 
-@pytest.mark.parametrize("name", [SD15, SDXL, FLUX, SD3, "tiny-sdxl-single.safetensors"])
+@pytest.mark.parametrize("name", list(DemoModel))
 def test_every_family_loads_and_draws(cpu: Bench, name: str) -> None:
     reply = load(cpu, name)
     counted = sum(t.numel() * t.element_size() for t in weights(cpu, name))

@@ -15,6 +15,7 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from demo.inventory import FOLDERS
 from modelfiles.model import inspect
 from modelfiles.modes import modes_of
 from modelfiles.paths import Roots
@@ -115,7 +116,7 @@ def painted(bench: Bench, model_id: str, mask: Image.Image, **fields: Any) -> Ou
     return bench.run(command, model_id, list(files.values()))
 
 
-@pytest.mark.parametrize("name", ["tiny-sd15", "tiny-sdxl", "tiny-sd3", "tiny-flux", "inpainting"])
+@pytest.mark.parametrize("name", [*FOLDERS, "inpainting"])
 def test_within_a_mask_all_is_painted_and_beside_it_every_pixel_is_kept(
     model_root: Path, root: Path, name: str
 ) -> None:

@@ -178,3 +178,11 @@ def test_a_model_without_all_its_parts_is_told_so(copy: Callable[[str], Copy]) -
             assert part in str(caught.value)
         model.edit("model_index.json", **{part: whole[part]})
     assert model.draws()
+
+
+def test_a_models_own_chat_template_is_never_run(copy: Callable[[str], Copy]) -> None:
+    made = copy("tiny-z-image")
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    (made.root / made.name / "tokenizer" / "chat_template.jinja").write_text(endless)
+    reply = made.run(c.Generate(model_id=made.name, prompt="x", steps=1, width=64, height=64))
+    assert isinstance(reply, GenerateReply), reply.error

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from diffusers import PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
+from demo.original import SD15_CLIP_PREFIX, clip_to_original, position_ids, unet_to_original, vae_to_original
 from demo.parts import CLIP_WIDTH, LATENT_PIXELS, NORM_GROUPS, autoencoder, build, clip_l
+from demo.single_file import ModelSpec, Single
 from demo.tokenizer import clip_tokenizer
 
 
@@ -47,3 +49,20 @@ def pipeline() -> StableDiffusionPipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def single(pipeline: StableDiffusionPipeline) -> Single:
+    """All tensors under their original names."""
+    tensors = {
+        **unet_to_original(pipeline.unet.state_dict(), pipeline.unet.config.layers_per_block),
+        **vae_to_original(pipeline.vae.state_dict(), len(pipeline.vae.config.block_out_channels)),
+        **clip_to_original(pipeline.text_encoder.state_dict(), SD15_CLIP_PREFIX),
+        SD15_CLIP_PREFIX + "embeddings.position_ids": position_ids(),
+    }
+    spec = ModelSpec(
+        title="Tiny SD 1.5 (single file)",
+        architecture="stable-diffusion-v1",
+        tags="tiny, demo, sd15",
+        description="Random weights in the topology of Stable Diffusion 1.5, for demonstrations and tests.",
+    )
+    return Single(tensors, spec)

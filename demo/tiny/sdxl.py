@@ -8,6 +8,15 @@ from __future__ import annotations
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 
+from demo.original import (
+    SDXL_CLIP_PREFIX,
+    SDXL_OPEN_CLIP_PREFIX,
+    clip_to_original,
+    open_clip_to_original,
+    position_ids,
+    unet_to_original,
+    vae_to_original,
+)
 from demo.parts import (
     CLIP_WIDTH,
     LATENT_PIXELS,
@@ -18,6 +27,7 @@ from demo.parts import (
     clip_l,
     open_clip_g,
 )
+from demo.single_file import ModelSpec, Single
 from demo.tokenizer import clip_tokenizer
 
 TIME_ID_WIDTH = 8
@@ -66,3 +76,22 @@ def pipeline() -> StableDiffusionXLPipeline:
         add_watermarker=False,
     )
     return whole.to(torch.float16)
+
+
+def single(pipeline: StableDiffusionXLPipeline) -> Single:
+    """All tensors under their original names."""
+    tensors = {
+        **unet_to_original(pipeline.unet.state_dict(), pipeline.unet.config.layers_per_block),
+        **vae_to_original(pipeline.vae.state_dict(), len(pipeline.vae.config.block_out_channels)),
+        **clip_to_original(pipeline.text_encoder.state_dict(), SDXL_CLIP_PREFIX),
+        **open_clip_to_original(pipeline.text_encoder_2.state_dict()),
+        SDXL_CLIP_PREFIX + "embeddings.position_ids": position_ids(),
+        SDXL_OPEN_CLIP_PREFIX + "logit_scale": torch.tensor(4.6055, dtype=pipeline.dtype),
+    }
+    spec = ModelSpec(
+        title="Tiny SDXL (single file)",
+        architecture="stable-diffusion-xl-v1-base",
+        tags="tiny, demo, sdxl",
+        description="Random weights in the topology of Stable Diffusion XL, for demonstrations and tests.",
+    )
+    return Single(tensors, spec)

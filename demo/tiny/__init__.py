@@ -1,0 +1,1 @@
+"""The demonstration models, one module for each family: `pipeline()`, and `single()` where people have single files."""
