@@ -148,7 +148,8 @@ class Words:
 
 
 def encoder(rows: int) -> Any:
-    return SimpleNamespace(config=SimpleNamespace(vocab_size=rows, max_position_embeddings=77))
+    text = SimpleNamespace(vocab_size=rows, max_position_embeddings=77)
+    return SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text))
 
 
 def test_the_last_token_with_a_row_is_taken_and_one_without_is_not() -> None:
