@@ -30,6 +30,9 @@ ADAPTER = re.compile(
 )
 """What names of an adapter's tensors look like, as trainers write them."""
 
+CONTEXT_KEYS = re.compile(r"attn2[._]to_k[._](lora_down|lora\.down|lora_A)")
+"""The half of an adapter's matrix that takes the text embedding: its last size is their width."""
+
 NEUTRAL = (".alpha", ".scale", ".network_alpha")
 """Endings that adapters have beside their tensors, and that say nothing by themselves."""
 
@@ -151,14 +154,14 @@ def _fits(signature: Signature, shapes: Mapping[str, tuple[int, ...]]) -> bool:
 
 
 def _adapted(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """The family that an adapter was made for, where its names show one alone: that with the longest beginning."""
-    found = {
-        family.name: max(map(len, fitting))
+    """The family that an adapter was made for, where its names or the width of its keys show one alone."""
+    widths = {shape[-1] for name, shape in shapes.items() if CONTEXT_KEYS.search(name) and shape}
+    found = [
+        family.name
         for family in families.ALL
-        if (fitting := [start for start in family.adapters if any(name.startswith(start) for name in shapes)])
-    }
-    best = [name for name, length in found.items() if length == max(found.values())]
-    return best[0] if len(best) == 1 else ""
+        if family.context_width in widths or any(name.startswith(family.adapters) for name in shapes)
+    ]
+    return found[0] if len(found) == 1 else ""
 
 
 def used(found: Recognised, tensors: Iterable[Tensor]) -> list[Tensor]:

@@ -86,8 +86,8 @@ class Family(Record, frozen=True, kw_only=True):
     `name` is what people call it, `type` the wire's word (Diffusion where the wire has none of its own).
 
     Recognised: single files by `signatures`; folders by their pipeline's class, one of `modes` or of `relatives`, and,
-    where families share it, by `config_marks`, values of the denoiser's configuration. Adapters by the beginnings of
-    `adapters`.
+    where families share it, by `config_marks`, values of the denoiser's configuration. Adapters by the
+    beginnings of `adapters`, or by `context_width`, the width of the text embeddings that a UNet attends to.
 
     Made of: `needed` parts, without which nothing can be drawn, of `classes`; a folder without `refines_without` is a
     second stage, which goes on from a picture. In single files `file_parts`, which the
@@ -130,6 +130,7 @@ class Family(Record, frozen=True, kw_only=True):
     has_inpainting_models: bool = False
     has_control_nets: bool = False
     adapters: tuple[str, ...] = ()
+    context_width: int = 0
     values: Mapping[str, Value] = {}
     vocabularies: Mapping[str, tuple[tuple[str, ...], ...]] = {}
     equivalents: Mapping[str, frozenset[str]] = {}
@@ -194,8 +195,6 @@ VAE_PART = FilePart(name="vae", type=ComponentType.VAE, prefixes=("first_stage_m
 UNET_PART = FilePart(name="unet", type=ComponentType.UNet, prefixes=(DIFFUSION,))
 TRANSFORMER_PART = FilePart(name="transformer", type=ComponentType.Transformer, prefixes=(DIFFUSION,))
 """A file without any part's beginnings is the denoiser alone."""
-
-UNET_ADAPTERS = ("lora_unet_input_blocks", "lora_unet_down_blocks", "unet.down_blocks")
 
 
 def encoder_part(number: int, *prefixes: str) -> FilePart:

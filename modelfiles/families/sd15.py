@@ -6,7 +6,6 @@ from modelfiles.families.record import (
     CLIP_CLASSES,
     KL_CLASSES,
     UNET,
-    UNET_ADAPTERS,
     UNET_BLOCKS,
     UNET_CLASSES,
     UNET_CONVERSIONS,
@@ -41,5 +40,5 @@ FAMILY = Family(
     native_side=512,
     greatest_default=768,
     has_control_nets=True,
-    adapters=UNET_ADAPTERS,
+    context_width=768,
 )

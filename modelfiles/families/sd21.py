@@ -22,5 +22,6 @@ FAMILY = msgspec.structs.replace(
     ),
     config_marks={"cross_attention_dim": (CONTEXT_WIDTH,)},
     configuration="",
+    context_width=CONTEXT_WIDTH,
     native_side=768,
 )

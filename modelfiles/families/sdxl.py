@@ -45,5 +45,6 @@ FAMILY = Family(
     has_inpainting_models=True,
     native_side=1024,
     has_control_nets=True,
-    adapters=("lora_te2_", "lora_unet_input_blocks_4_1_transformer_blocks_1", "text_encoder_2."),
+    context_width=2048,
+    adapters=("lora_te2_",),
 )

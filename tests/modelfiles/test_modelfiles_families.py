@@ -148,3 +148,41 @@ def test_where_half_of_the_tensors_are_an_adapters_it_is_one_and_below_it_is_not
     for count, found in ((4, ModelType.LoRA), (3, ModelType.SD15)):
         path = tensor_file(tmp_path / "m.safetensors", [*checkpoint, *adapters[:count]])
         assert inspect(path, Roots([tmp_path])).type is found
+
+
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("Z-Image", ["cap_pad_token", "noise_refiner.0.attention.qkv.weight"]),
+        ("Z-Image", [UNET + "cap_pad_token", UNET + "noise_refiner.0.attention.qkv.weight"]),
+        ("", ["noise_refiner.0.attention.qkv.weight", "context_refiner.0.attention.qkv.weight"]),
+        ("", ["double_blocks.0.img_attn.qkv.weight", "distilled_guidance_layer.in_proj.weight"]),
+        ("", [UNET + "double_blocks.0.img_attn.qkv.weight", UNET + "double_stream_modulation_img.lin.weight"]),
+        ("Flux.1", ["transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight"]),
+        ("Stable Diffusion XL", ["lora_te2_x.lora_down.weight", "lora_unet_x.lora_up.weight"]),
+        ("Stable Diffusion 3", ["lora_unet_joint_blocks_0.lora_down.weight"]),
+        ("", ["lora_unet_input_blocks_1_1.lora_down.weight"]),
+    ],
+)
+def test_a_family_without_a_word_of_its_own_and_that_of_an_adapter_are_named(
+    tmp_path: Path, family: str, names: list[str]
+) -> None:
+    assert inspect(tensor_file(tmp_path / "m.safetensors", names), Roots([tmp_path])).family == family
+
+
+@pytest.mark.parametrize(
+    ("width", "family"),
+    [(768, "Stable Diffusion 1"), (1024, "Stable Diffusion 2"), (2048, "Stable Diffusion XL"), (640, "")],
+)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight",
+        "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight",
+    ],
+)
+def test_the_width_of_an_adapters_keys_tells_the_unet_that_it_is_for(
+    tmp_path: Path, name: str, width: int, family: str
+) -> None:
+    found = inspect(tensor_file(tmp_path / "m.safetensors", {name: [4, width], name + "_up": [4]}), Roots([tmp_path]))
+    assert (found.type, found.family) == (ModelType.LoRA, family)
