@@ -19,6 +19,7 @@ class DemoModel(StrEnum):
     FLUX = "tiny-flux"
     SD3 = "tiny-sd3"
     Z_IMAGE = "tiny-z-image"
+    QWEN_IMAGE = "tiny-qwen-image"
     SD15_SINGLE = "tiny-sd15-single.safetensors"
     SDXL_SINGLE = "tiny-sdxl-single.safetensors"
 

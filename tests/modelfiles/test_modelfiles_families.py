@@ -155,6 +155,9 @@ def test_where_half_of_the_tensors_are_an_adapters_it_is_one_and_below_it_is_not
     [
         ("Z-Image", ["cap_pad_token", "noise_refiner.0.attention.qkv.weight"]),
         ("Z-Image", [UNET + "cap_pad_token", UNET + "noise_refiner.0.attention.qkv.weight"]),
+        ("Qwen-Image", ["transformer_blocks.0.img_mod.1.weight", "txt_norm.weight"]),
+        ("Qwen-Image", [UNET + "transformer_blocks.0.img_mod.1.weight", UNET + "txt_norm.weight"]),
+        ("Qwen-Image", ["transformer.transformer_blocks.0.img_mod.1.lora_A.weight"]),
         ("", ["noise_refiner.0.attention.qkv.weight", "context_refiner.0.attention.qkv.weight"]),
         ("", ["double_blocks.0.img_attn.qkv.weight", "distilled_guidance_layer.in_proj.weight"]),
         ("", [UNET + "double_blocks.0.img_attn.qkv.weight", UNET + "double_stream_modulation_img.lin.weight"]),
