@@ -67,5 +67,6 @@ def make_single_file(source: Path, target: Path) -> None:
     with placed(target.with_suffix("")) as configuration:
         write_configuration(source, configuration)
     with placed(target) as file:
-        pipeline = DiffusionPipeline.from_pretrained(source, dtype="auto", local_files_only=True)
-        write_single_file(file, tiny(DemoModel(source.name)).single(pipeline))
+        made = tiny(DemoModel(source.name))
+        pipeline = DiffusionPipeline.from_pretrained(source, dtype=made.DTYPE, local_files_only=True)
+        write_single_file(file, made.single(pipeline))

@@ -5,12 +5,15 @@ Decides the widths. Knows nothing of files but the scheduler's published setting
 
 from __future__ import annotations
 
+import torch
 from diffusers import PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
 from demo.original import SD15_CLIP_PREFIX, clip_to_original, position_ids, unet_to_original, vae_to_original
 from demo.parts import CLIP_WIDTH, LATENT_PIXELS, NORM_GROUPS, autoencoder, build, clip_l
 from demo.single_file import ModelSpec, Single
 from demo.tokenizer import clip_tokenizer
+
+DTYPE = torch.float32
 
 
 def unet() -> UNet2DConditionModel:

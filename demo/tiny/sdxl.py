@@ -30,6 +30,7 @@ from demo.parts import (
 from demo.single_file import ModelSpec, Single
 from demo.tokenizer import clip_tokenizer
 
+DTYPE = torch.float16
 TIME_ID_WIDTH = 8
 TIME_IDS = 6
 SECOND_PAD_TOKEN = "!"
@@ -75,7 +76,7 @@ def pipeline() -> StableDiffusionXLPipeline:
         scheduler=scheduler(),
         add_watermarker=False,
     )
-    return whole.to(torch.float16)
+    return whole.to(DTYPE)
 
 
 def single(pipeline: StableDiffusionXLPipeline) -> Single:
