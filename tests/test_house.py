@@ -32,11 +32,12 @@ TORCH_FILES = {
     "worker/devices/cuda.py",
     "worker/devices/torch_device.py",
     "worker/livetensors.py",
-    "worker/loader.py",
     "worker/originals.py",
+    "worker/parts.py",
     "worker/pipelines.py",
     "worker/running.py",
     "worker/schedules.py",
+    "worker/singles.py",
     "worker/skeleton.py",
 }
 """The worker's files that may name torch, diffusers or transformers; the rest of it starts without them."""

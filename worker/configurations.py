@@ -13,7 +13,6 @@ from typing import Any
 from modelfiles import families, folders
 from modelfiles.families import CONFIGURATIONS
 from modelfiles.fingerprints import Fingerprint
-from modelfiles.jsonfile import read_object
 from modelfiles.model import Kind
 from modelfiles.paths import Roots
 from modelfiles.recognition import TEXTUAL_INVERSION
@@ -60,7 +59,6 @@ def configuration_of(build: Build, roots: Roots) -> Configuration | None:
     if not folders.is_pipeline_folder(folder):
         raise Fault(ErrorCode.MODEL_LOADING_FAILED, f"{folder.name} has no {folders.INDEX}")
     pipeline = folders.read_pipeline(folder, Roots([folder]) if is_family else roots, with_weights=False)
-    _refuse_equal_encoders(folder)
     reads = {folders.INDEX: str(folder.resolve() / folders.INDEX)}
     for part in pipeline.parts:
         reads |= {f"{part.name}/{name}": path for name, path in part.reads.items()}
@@ -99,18 +97,6 @@ def _family(build: Build) -> Path:
         text = f"{name} ({build.file.type.value}) needs a configuration: a diffusers folder {Path(name).stem} beside it"
         raise Fault(ErrorCode.MODEL_LOADING_FAILED, f"{text}, or config_path")
     return CONFIGURATIONS / family.configuration
-
-
-def _refuse_equal_encoders(folder: Path) -> None:
-    """Two text encoders are told apart by their width in a single file: of equal widths, one would get the other's
-    weights without an error."""
-    configs = [folder / name / "config.json" for name in ("text_encoder", "text_encoder_2")]
-    if not all(config.is_file() for config in configs):
-        return
-    widths = [read_object(config).get("hidden_size") for config in configs]
-    if widths[0] is not None and widths[0] == widths[1]:
-        text = f"both text encoders are {widths[0]} wide: a single file cannot tell them apart; load a diffusers folder"
-        raise Fault(ErrorCode.MODEL_LOADING_FAILED, text)
 
 
 def own_tokenizers(configuration: Configuration) -> dict[str, Any]:

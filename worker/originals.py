@@ -1,76 +1,83 @@
-"""Single files in the original layout: which of a part's tensors a file lacks, by the names that it would have there.
+"""Single files in the original layout: their tensors under the names that a part's class has, and which it lacks.
 
-Decides by the library's own conversion of names, run on tensors without memory. Where that does not fit a file at all,
-nothing is said here: the file is of another layout, which the loader tells.
+Decides by the family's record, by the library's own conversions, and by whether a part's tensors have their class's own
+names already. Works on tensors with memory and without. Where a file is of no known layout, nothing is said here: the
+loader tells it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
 from diffusers.loaders import single_file_utils
-from diffusers.loaders.single_file_utils import convert_ldm_clip_checkpoint, convert_open_clip_checkpoint
+from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
 
 from modelfiles.families import Family
-from modelfiles.families.record import CLIP_CLASSES
+from modelfiles.families.record import CLIP_CLASSES, Key
 from modelfiles.headers import Tensor
 from settings.logs import Logger
 
 log = Logger()
 
 Names = dict[str, torch.Tensor]
+Convert = Callable[[Names, Any], Names]
 
 WRAPPER = "text_model."
-CLIP_PREFIXES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
-OPEN_CLIP_PREFIXES = ("cond_stage_model.model.", "conditioner.embedders.1.model.")
+INNER = ("", "transformer.", "model.", "transformer.model.", "model.transformer.")
+"""What may stand between a part's beginning and its tensors' own names."""
+
+LAST = "{last}"
+OPEN_CLIP_MARK = "transformer.resblocks."
 MOST_LACKING = 0.5
 """Of a part's tensors: a file that lacks more of them has another layout."""
 
 COMPUTED = ("position_ids",)
 """Endings of tensors that are made, not read."""
 
-
-def _text_encoder(held: Names, module: Any) -> Names:
-    """CLIP as transformers or as OpenCLIP writes it. Some versions of transformers wrap its layers once more."""
-    prefix = next((prefix for prefix in OPEN_CLIP_PREFIXES if any(name.startswith(prefix) for name in held)), "")
-    converted: Names
-    if prefix:
-        converted = convert_open_clip_checkpoint(module, held, prefix=prefix)
-    else:
-        known = next((prefix for prefix in CLIP_PREFIXES if any(name.startswith(prefix) for name in held)), None)
-        converted = convert_ldm_clip_checkpoint(held, remove_prefix=known)
-    if hasattr(module, "text_model"):
-        return converted
-    return {name.removeprefix(WRAPPER): tensor for name, tensor in converted.items()}
-
-
 CLIP = frozenset(name for library, name in CLIP_CLASSES if library == "transformers" and "Text" in name)
 
 
-def _conversion(family: Family, class_name: str) -> Callable[[Names, Any], Names] | None:
-    """What brings a part's names in the original layout to its class's own; None where nothing is known."""
-    if class_name in CLIP:
-        return _text_encoder
-    function = family.conversions.get(class_name)
-    if function is None:
-        return None
-    convert = getattr(single_file_utils, function)
-    return lambda held, module: cast(Names, convert(held, config=module.config))
+def converted(
+    family: Family, class_name: str, module: torch.nn.Module, prefixes: Iterable[str], held: Names
+) -> Names | None:
+    """The tensors of a part by the names that its module has; None for a layout that is not known.
+
+    `prefixes` begin the part's names in the file. Raises KeyError for a tensor that a conversion cannot do without.
+    """
+    asked = module.state_dict(keep_vars=True).keys()
+    best: Names = {}
+    unmet: KeyError | None = None
+    for convert in (
+        *(_stripped(prefix + inner) for prefix in (*prefixes, "") for inner in INNER),
+        *_conversions(family, class_name, tuple(prefixes), held),
+    ):
+        try:
+            found = convert(held, module)
+        except KeyError as error:
+            unmet = error
+            continue
+        if len(found.keys() & asked) > len(best.keys() & asked):
+            best = found
+    if len(best.keys() & asked) >= MOST_LACKING * len(asked):
+        return best
+    if unmet is not None:
+        raise unmet
+    return None
 
 
-def lacking(family: Family, class_name: str, module: torch.nn.Module, tensors: Iterable[Tensor]) -> list[str]:
+def lacking(
+    family: Family, class_name: str, module: torch.nn.Module, prefixes: Iterable[str], tensors: Iterable[Tensor]
+) -> list[str]:
     """The tensors that a part's module asks for and its file lacks; empty where there is no telling.
 
     A name is the original one where a sibling shows how it would be written, else the module's own.
     """
-    convert = _conversion(family, class_name)
-    if convert is None:
-        return []
     held = {tensor.name: torch.empty(tensor.shape, device="meta") for tensor in tensors}
     try:
-        converted = convert(held, module)
+        found = converted(family, class_name, module, prefixes, dict(held))
     except KeyError as error:
         # The conversion looks a tensor up by its original name, without what begins those of its part.
         name = str(error.args[0])
@@ -80,14 +87,106 @@ def lacking(family: Family, class_name: str, module: torch.nn.Module, tensors: I
             "a part's names are not the library's", part=class_name, error=f"{type(error).__name__}: {error}"[:500]
         )
         return []
-    asked = [name for name in module.state_dict(keep_vars=True) if not name.endswith(COMPUTED)]
-    # Some conversions look tensors up without asking whether they are there, and hand on nothing.
-    absent = [name for name in asked if converted.get(name) is None]
-    if len(absent) > MOST_LACKING * len(asked):
+    if found is None:
         return []
+    tied = _tied(module)
+    absent = [
+        name
+        for name, tensor in module.state_dict(keep_vars=True).items()
+        # Some conversions look tensors up without asking whether they are there, and hand on nothing.
+        if found.get(name) is None and not name.endswith(COMPUTED) and not tied.get(id(tensor), {name}) & found.keys()
+    ]
     by_object = {id(tensor): name for name, tensor in held.items()}
-    originals = {name: by_object[id(tensor)] for name, tensor in converted.items() if id(tensor) in by_object}
+    originals = {name: by_object[id(tensor)] for name, tensor in found.items() if id(tensor) in by_object}
     return [_original(name, originals) or name for name in absent]
+
+
+def _tied(module: torch.nn.Module) -> dict[int, set[str]]:
+    """The names of each tensor: one that stands in several places is read once."""
+    names: dict[int, set[str]] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), set()).add(name)
+    return names
+
+
+def _stripped(beginning: str) -> Convert:
+    """Names that are the class's own behind a beginning. Some versions of transformers wrap CLIP's layers once more."""
+
+    def convert(held: Names, module: Any) -> Names:
+        own = {name.removeprefix(beginning): tensor for name, tensor in held.items() if name.startswith(beginning)}
+        return _unwrapped(own, module)
+
+    return convert
+
+
+def _unwrapped(own: Names, module: Any) -> Names:
+    if hasattr(module, WRAPPER.removesuffix(".")):
+        return own
+    return {name.removeprefix(WRAPPER): tensor for name, tensor in own.items()}
+
+
+def _conversions(family: Family, class_name: str, prefixes: tuple[str, ...], held: Names) -> list[Convert]:
+    """What may bring a part's names in the original layout to its class's own."""
+    if class_name in CLIP:
+        return [_open_clip(name[: name.index(OPEN_CLIP_MARK)]) for name in held if OPEN_CLIP_MARK in name][:1]
+    function = family.conversions.get(class_name)
+    if function is not None:
+        convert = getattr(single_file_utils, function)
+        return [lambda held, module: cast(Names, convert(dict(held), config=module.config))]
+    return [_by_layout(family.layout, prefix) for prefix in (*prefixes, "")] if family.layout else []
+
+
+def _open_clip(prefix: str) -> Convert:
+    def convert(held: Names, module: Any) -> Names:
+        return _unwrapped(convert_open_clip_checkpoint(module, held, prefix=prefix), module)
+
+    return convert
+
+
+def _by_layout(keys: tuple[Key, ...], prefix: str) -> Convert:
+    def convert(held: Names, module: Any) -> Names:
+        names = {name.removeprefix(prefix): tensor for name, tensor in held.items() if name.startswith(prefix)}
+        rows = {name: tensor.shape[0] for name, tensor in module.state_dict(keep_vars=True).items() if tensor.ndim}
+        patterns = [(key, pattern_of(key.original)) for key in keys]
+        last = last_block(keys, names)
+        found: Names = {}
+        for name, tensor in names.items():
+            for key, pattern in patterns:
+                match = pattern.fullmatch(name)
+                if match is not None and (LAST not in key.original or match["block"] == last):
+                    found |= _own(key, match, tensor, rows)
+                    break
+        return found
+
+    return convert
+
+
+def pattern_of(name: str) -> re.Pattern[str]:
+    """What a key's name stands for: its block's number and, where it ends with a dot, what follows are the groups."""
+    numbered = re.sub(r"\\\{(last)?\\\}", r"(?P<block>\\d+)", re.escape(name))
+    return re.compile(numbered + ("(?P<rest>.+)" if name.endswith(".") or not name else "(?P<rest>)"))
+
+
+def last_block(keys: Iterable[Key], names: Iterable[str]) -> str:
+    """The greatest number among the blocks of which the last one is another."""
+    patterns = [pattern_of(key.original) for key in keys if LAST in key.original]
+    matches = (pattern.fullmatch(name) for pattern in patterns for name in names)
+    return str(max((int(match["block"]) for match in matches if match is not None), default=-1))
+
+
+def _own(key: Key, match: re.Match[str], tensor: torch.Tensor, rows: Mapping[str, int]) -> Names:
+    """A tensor of the original layout as its class's own; one of unknown rows has an equal share of them."""
+    block = match.groupdict().get("block") or ""
+    names = [own.replace(LAST, block).replace("{}", block) + match["rest"] for own in key.own]
+    if key.swapped:
+        first, second = tensor.chunk(2)
+        return {names[0]: torch.cat([second, first])}
+    if len(names) == 1:
+        return {names[0]: tensor}
+    shares = [rows.get(name, 0) for name in names]
+    if sum(shares) != tensor.shape[0]:
+        shares = [tensor.shape[0] // len(names)] * len(names)
+    return dict(zip(names, torch.split(tensor, shares), strict=True)) if sum(shares) == tensor.shape[0] else {}
 
 
 def _original(absent: str, originals: Mapping[str, str]) -> str:

@@ -92,13 +92,18 @@ def check_scheduler(part: str, cls: Any, folder: Path) -> None:
         raise _unbuildable(part, error, config, key) from None
 
 
+def module_of(cls: Any, config: JsonObject) -> torch.nn.Module:
+    """A class's module by its configuration, wherever its tensors are made."""
+    if hasattr(cls, "config_class"):
+        made: torch.nn.Module = cls(cls.config_class.from_dict(dict(config)))
+    else:
+        made = cls.from_config(dict(config))
+    return made
+
+
 def _module(cls: Any, config: JsonObject) -> torch.nn.Module:
     with torch.device("meta"):
-        if hasattr(cls, "config_class"):
-            made: torch.nn.Module = cls(cls.config_class.from_dict(dict(config)))
-        else:
-            made = cls.from_config(dict(config))
-    return made
+        return module_of(cls, config)
 
 
 def _schedule(cls: Any, config: JsonObject) -> None:

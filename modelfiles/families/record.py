@@ -65,6 +65,26 @@ class Denoiser(Record, frozen=True, kw_only=True):
     packed_tensor: int = 1
 
 
+class Key(Record, frozen=True, kw_only=True):
+    """How a tensor of the original layout becomes its class's own.
+
+    In the names `{}` stands for a block's number, `{last}` for that of the last one; names that end with a dot keep
+    what follows. Several of its `own` are its rows in that order, as many as each has; `swapped`: its two halves of
+    rows change places, as shift and scale do between the two layouts.
+    """
+
+    original: str
+    own: tuple[str, ...]
+    swapped: bool = False
+
+
+def layout(names: Mapping[str, str | tuple[str, ...]], swapped: Mapping[str, str]) -> tuple[Key, ...]:
+    """Keys by their original names, those that are swapped first: of several that fit a tensor, the first counts."""
+    first = [Key(original=original, own=(own,), swapped=True) for original, own in swapped.items()]
+    others = [Key(original=k, own=own if isinstance(own, tuple) else (own,)) for k, own in names.items()]
+    return (*first, *others)
+
+
 class Guidance(Record, frozen=True, kw_only=True):
     """How a family is guided: the pipeline's argument for `guidance_scale`, and whether it takes a negative prompt.
 
@@ -90,9 +110,11 @@ class Family(Record, frozen=True, kw_only=True):
     beginnings of `adapters`, or by `context_width`, the width of the text embeddings that a UNet attends to.
 
     Made of: `needed` parts, without which nothing can be drawn, of `classes`; a folder without `refines_without` is a
-    second stage, which goes on from a picture. In single files `file_parts`, which the
-    conversions `conversions` (a class's name → a function of diffusers' single-file loader) bring to the class's own
-    names; `configuration` is the project's own for such files, a folder of `modelfiles/configurations`.
+    second stage, which goes on from a picture. In single files `file_parts`, of which the `spare` ones may be missing
+    though the configuration names them. Their tensors have their class's own names or those of the original layout,
+    which the keys of `layout` bring to the class's own for the denoiser, and `conversions` for other parts: a class's
+    name → a function of diffusers' single-file loader. `configuration` is the project's own for such files, a folder
+    of `modelfiles/configurations`.
 
     `values` bound what their configurations may hold beside what every family's may, `vocabularies` are the sets of
     files of which a tokenizer of a class needs one, `equivalents` the classes whose configuration serves another too.
@@ -114,9 +136,11 @@ class Family(Record, frozen=True, kw_only=True):
     config_marks: Mapping[str, tuple[object, ...]] = {}
     needed: frozenset[str]
     refines_without: str = ""
+    spare: frozenset[str] = frozenset()
     classes: Mapping[tuple[str, str], ComponentType]
     file_parts: tuple[FilePart, ...]
     conversions: Mapping[str, str] = {}
+    layout: tuple[Key, ...] = ()
     configuration: str = ""
     denoiser: Denoiser
     scheduler: SchedulerKind
@@ -187,10 +211,8 @@ KL_CLASSES = {
     ("diffusers", "AutoencoderKL"): ComponentType.VAE,
     ("diffusers", "AutoencoderTiny"): ComponentType.VAE,
 }
-UNET_CONVERSIONS = {
-    "UNet2DConditionModel": "convert_ldm_unet_checkpoint",
-    "AutoencoderKL": "convert_ldm_vae_checkpoint",
-}
+VAE_CONVERSION = {"AutoencoderKL": "convert_ldm_vae_checkpoint"}
+UNET_CONVERSIONS = {"UNet2DConditionModel": "convert_ldm_unet_checkpoint", **VAE_CONVERSION}
 VAE_PART = FilePart(name="vae", type=ComponentType.VAE, prefixes=("first_stage_model.", "vae."))
 UNET_PART = FilePart(name="unet", type=ComponentType.UNet, prefixes=(DIFFUSION,))
 TRANSFORMER_PART = FilePart(name="transformer", type=ComponentType.Transformer, prefixes=(DIFFUSION,))

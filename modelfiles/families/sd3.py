@@ -7,6 +7,7 @@ from modelfiles.families.record import (
     KL_CLASSES,
     T5_CLASSES,
     TRANSFORMER_PART,
+    VAE_CONVERSION,
     VAE_PART,
     Denoiser,
     Family,
@@ -14,9 +15,58 @@ from modelfiles.families.record import (
     Signature,
     either,
     encoder_part,
+    layout,
 )
 from protocol.drawing import Mode
 from protocol.enums import ComponentType, ModelType
+
+LAYOUT = layout(
+    {
+        "pos_embed": "pos_embed.pos_embed",
+        "x_embedder.proj.": "pos_embed.proj.",
+        "t_embedder.mlp.0.": "time_text_embed.timestep_embedder.linear_1.",
+        "t_embedder.mlp.2.": "time_text_embed.timestep_embedder.linear_2.",
+        "y_embedder.mlp.0.": "time_text_embed.text_embedder.linear_1.",
+        "y_embedder.mlp.2.": "time_text_embed.text_embedder.linear_2.",
+        "context_embedder.": "context_embedder.",
+        "joint_blocks.{}.x_block.adaLN_modulation.1.": "transformer_blocks.{}.norm1.linear.",
+        "joint_blocks.{}.context_block.adaLN_modulation.1.": "transformer_blocks.{}.norm1_context.linear.",
+        "joint_blocks.{}.x_block.attn.qkv.": (
+            "transformer_blocks.{}.attn.to_q.",
+            "transformer_blocks.{}.attn.to_k.",
+            "transformer_blocks.{}.attn.to_v.",
+        ),
+        "joint_blocks.{}.context_block.attn.qkv.": (
+            "transformer_blocks.{}.attn.add_q_proj.",
+            "transformer_blocks.{}.attn.add_k_proj.",
+            "transformer_blocks.{}.attn.add_v_proj.",
+        ),
+        "joint_blocks.{}.x_block.attn2.qkv.": (
+            "transformer_blocks.{}.attn2.to_q.",
+            "transformer_blocks.{}.attn2.to_k.",
+            "transformer_blocks.{}.attn2.to_v.",
+        ),
+        "joint_blocks.{}.x_block.attn.ln_q.": "transformer_blocks.{}.attn.norm_q.",
+        "joint_blocks.{}.x_block.attn.ln_k.": "transformer_blocks.{}.attn.norm_k.",
+        "joint_blocks.{}.context_block.attn.ln_q.": "transformer_blocks.{}.attn.norm_added_q.",
+        "joint_blocks.{}.context_block.attn.ln_k.": "transformer_blocks.{}.attn.norm_added_k.",
+        "joint_blocks.{}.x_block.attn2.ln_q.": "transformer_blocks.{}.attn2.norm_q.",
+        "joint_blocks.{}.x_block.attn2.ln_k.": "transformer_blocks.{}.attn2.norm_k.",
+        "joint_blocks.{}.x_block.attn.proj.": "transformer_blocks.{}.attn.to_out.0.",
+        "joint_blocks.{}.context_block.attn.proj.": "transformer_blocks.{}.attn.to_add_out.",
+        "joint_blocks.{}.x_block.attn2.proj.": "transformer_blocks.{}.attn2.to_out.0.",
+        "joint_blocks.{}.x_block.mlp.fc1.": "transformer_blocks.{}.ff.net.0.proj.",
+        "joint_blocks.{}.x_block.mlp.fc2.": "transformer_blocks.{}.ff.net.2.",
+        "joint_blocks.{}.context_block.mlp.fc1.": "transformer_blocks.{}.ff_context.net.0.proj.",
+        "joint_blocks.{}.context_block.mlp.fc2.": "transformer_blocks.{}.ff_context.net.2.",
+        "final_layer.linear.": "proj_out.",
+    },
+    swapped={
+        # The last block's context has a scale and a shift alone, as the end has.
+        "joint_blocks.{last}.context_block.adaLN_modulation.1.": "transformer_blocks.{last}.norm1_context.linear.",
+        "final_layer.adaLN_modulation.1.": "norm_out.linear.",
+    },
+)
 
 FAMILY = Family(
     name="Stable Diffusion 3",
@@ -31,6 +81,7 @@ FAMILY = Family(
         Mode.INPAINT: "StableDiffusion3InpaintPipeline",
     },
     needed=frozenset({"vae", "scheduler", "transformer", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"}),
+    spare=frozenset({"text_encoder_3"}),
     classes=CLIP_CLASSES
     | T5_CLASSES
     | KL_CLASSES
@@ -45,6 +96,8 @@ FAMILY = Family(
         encoder_part(2, "text_encoders.clip_g."),
         encoder_part(3, "text_encoders.t5xxl."),
     ),
+    layout=LAYOUT,
+    conversions=VAE_CONVERSION,
     denoiser=Denoiser(part="transformer", first="pos_embed.proj.weight", originals=either("x_embedder.proj.weight")),
     scheduler=SchedulerKind.FLOW,
     has_inpainting_models=True,

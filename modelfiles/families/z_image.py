@@ -9,6 +9,7 @@ from modelfiles.families.record import (
     QWEN_VALUES,
     QWEN_VOCABULARIES,
     TRANSFORMER_PART,
+    VAE_CONVERSION,
     VAE_PART,
     Denoiser,
     Family,
@@ -16,10 +17,29 @@ from modelfiles.families.record import (
     Signature,
     either,
     encoder_part,
+    layout,
 )
 from modelfiles.ranges import COUNT, FLAG, WIDTH, keys, listed, real, whole
 from protocol.drawing import Mode
 from protocol.enums import ComponentType, ModelType
+
+BLOCKS = ("layers", "noise_refiner", "context_refiner")
+LAYOUT = layout(
+    {
+        "x_embedder.": "all_x_embedder.2-1.",
+        "final_layer.": "all_final_layer.2-1.",
+        **{
+            f"{block}.{{}}.attention.qkv.": tuple(f"{block}.{{}}.attention.to_{one}." for one in "qkv")
+            for block in BLOCKS
+        },
+        **{f"{block}.{{}}.attention.out.": f"{block}.{{}}.attention.to_out.0." for block in BLOCKS},
+        **{f"{block}.{{}}.attention.q_norm.": f"{block}.{{}}.attention.norm_q." for block in BLOCKS},
+        **{f"{block}.{{}}.attention.k_norm.": f"{block}.{{}}.attention.norm_k." for block in BLOCKS},
+        # All else has the class's own name.
+        "": "",
+    },
+    swapped={},
+)
 
 FAMILY = Family(
     name="Z-Image",
@@ -52,6 +72,8 @@ FAMILY = Family(
     },
     chat_template=QWEN_CHAT,
     file_parts=(TRANSFORMER_PART, VAE_PART, encoder_part(1, "text_encoders.qwen3_4b.")),
+    layout=LAYOUT,
+    conversions=VAE_CONVERSION,
     denoiser=Denoiser(
         part="transformer",
         first="all_x_embedder.2-1.weight",

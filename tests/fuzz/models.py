@@ -26,7 +26,7 @@ from protocol.enums import ModelPrecision, ModelStatus, ModelType
 from protocol.errors import ErrorCode, Fault
 from protocol.link import ModelRef
 from tests.worker.bench import Bench, worker_spec
-from worker import loader
+from worker import parts
 from worker.staging import Staging
 
 BAD_VALUES: tuple[Any, ...] = (
@@ -85,7 +85,7 @@ class Copies:
             staging.verify()
 
     def _build(self, part: Part, staging: Staging) -> None:
-        loader.build_part(part, staging.folder(part.name, part.reads), ModelPrecision.Float32)
+        parts.build_part(part, staging.folder(part.name, part.reads), ModelPrecision.Float32)
 
 
 def fuzz_values(original: Path, seed: int, count: int) -> Counter[str]:

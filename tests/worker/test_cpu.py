@@ -238,16 +238,6 @@ def test_a_folder_that_turns_unsafe_is_refused_right_before_loading(cpu: Bench, 
     assert error.code is ErrorCode.UNSAFE_MODEL
 
 
-def test_equal_encoder_widths_in_a_single_file_are_refused(cpu: Bench, tmp_path: Path) -> None:
-    name = "tiny-sdxl-single"
-    shutil.copytree(cpu.root / name, tmp_path / name)
-    shutil.copy(cpu.root / f"{name}.safetensors", tmp_path)
-    shutil.copy(tmp_path / name / "text_encoder_2" / "config.json", tmp_path / name / "text_encoder" / "config.json")
-    bench = Bench(tmp_path, worker_spec(tmp_path))
-    error = bench.error(c.LoadModel(model_id=f"{name}.safetensors"), f"{name}.safetensors")
-    assert error.code is ErrorCode.MODEL_LOADING_FAILED and "cannot tell them apart" in error.message
-
-
 def test_a_failed_decode_leaves_the_vae_in_its_own_type(cpu: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     configuration = ModelLoadConfiguration(precision=ModelPrecision.Float16)
     cpu.reply(LoadModelReply, c.LoadModel(model_id=SDXL, configuration=configuration), SDXL)

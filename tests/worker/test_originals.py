@@ -20,7 +20,7 @@ from protocol import commands as c
 from protocol.errors import ErrorCode
 from tests.worker.bench import Bench, worker_spec
 from worker import originals
-from worker.loader import _class
+from worker.parts import class_of
 from worker.skeleton import Held, check_module
 
 SINGLES = ("tiny-sd15-single", "tiny-sdxl-single")
@@ -39,14 +39,14 @@ class Parts:
         family = families.named(file.family)
         assert family is not None
         self.family = family
-        self.of: dict[str, tuple[str, torch.nn.Module, list[Tensor]]] = {}
+        self.of: dict[str, tuple[str, torch.nn.Module, tuple[str, ...], list[Tensor]]] = {}
         for part, tensors in parts.items():
             library, class_name = index[part.name]
             config = json.loads((root / name / part.name / "config.json").read_text())
             listed = next(known for known in file.parts if known.name == part.name)
-            cls = _class(type(listed)(**{**_fields(listed), "library": library, "class_name": class_name}))
+            cls = class_of(type(listed)(**{**_fields(listed), "library": library, "class_name": class_name}))
             module = check_module(part.name, cls, config, Held.of(tensors, exact=False))
-            self.of[part.name] = class_name, module, tensors
+            self.of[part.name] = class_name, module, part.prefixes, tensors
 
 
 def _fields(part: object) -> dict[str, object]:
@@ -56,21 +56,20 @@ def _fields(part: object) -> dict[str, object]:
 @pytest.mark.parametrize("name", SINGLES)
 def test_whole_files_lack_nothing(model_root: Path, name: str) -> None:
     parts = Parts(model_root, name)
-    for class_name, module, tensors in parts.of.values():
-        assert originals.lacking(parts.family, class_name, module, tensors) == []
+    for class_name, module, starts, tensors in parts.of.values():
+        assert originals.lacking(parts.family, class_name, module, starts, tensors) == []
 
 
 @pytest.mark.parametrize("name", SINGLES)
 def test_each_tensor_that_is_taken_away_is_named_as_the_file_would_have_it(model_root: Path, name: str) -> None:
     chance = random.Random(name)
     parts = Parts(model_root, name)
-    for class_name, module, tensors in parts.of.values():
+    for class_name, module, starts, tensors in parts.of.values():
         read = [tensor for tensor in tensors if not tensor.name.endswith(COMPUTED)]
         named = 0
         for gone in chance.sample(read, 24):
-            absent = originals.lacking(
-                parts.family, class_name, module, [tensor for tensor in tensors if tensor is not gone]
-            )
+            left = [tensor for tensor in tensors if tensor is not gone]
+            absent = originals.lacking(parts.family, class_name, module, starts, left)
             assert absent, gone.name
             named += any(gone.name.endswith(one) for one in absent)
         assert named >= 18, class_name
@@ -78,9 +77,9 @@ def test_each_tensor_that_is_taken_away_is_named_as_the_file_would_have_it(model
 
 def test_another_layout_is_no_lack(model_root: Path) -> None:
     parts = Parts(model_root, SINGLES[0])
-    class_name, module, tensors = parts.of["unet"]
-    assert originals.lacking(parts.family, class_name, module, tensors[: len(tensors) // 3]) == []
-    assert originals.lacking(parts.family, "SomethingElse", module, tensors) == []
+    class_name, module, starts, tensors = parts.of["unet"]
+    assert originals.lacking(parts.family, class_name, module, starts, tensors[: len(tensors) // 3]) == []
+    assert originals.lacking(parts.family, "SomethingElse", module, starts, tensors) == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,220 @@
+"""A single file's parts in host memory: each built without memory by its configuration, then given the file's tensors.
+
+Decides whether the file has what its parts ask for, and tells a tensor that is missing or of another shape by its own
+name. What brings its names to the classes' own is `worker.originals`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import msgspec
+import torch
+import transformers
+from accelerate import init_empty_weights
+from safetensors import safe_open
+
+from modelfiles import folders
+from modelfiles.allowed import COMPONENTS, WEIGHTED
+from modelfiles.families import Family
+from modelfiles.headers import Tensor, read_header
+from modelfiles.jsonfile import JsonObject, corrupted, incompatible, read_object
+from modelfiles.model import Part
+from protocol.enums import ComponentType
+from protocol.errors import ErrorCode, Fault
+from worker import originals, schedules
+from worker.configurations import Configuration, configuration_source, own_tokenizers
+from worker.devices.base import Build
+from worker.job import Job
+from worker.parts import DTYPES, Tell, build_part, class_of, make_private, tensor_bytes, told
+from worker.skeleton import CONFIG, SCHEDULER_CONFIG, Held, check_module, module_of
+from worker.staging import Staging
+
+
+class Single:
+    """One load of a single file; `folder` holds its configuration, `weights` is the file, both as they were checked."""
+
+    def __init__(self, build: Build, configuration: Configuration, family: Family, staging: Staging) -> None:
+        self._build = build
+        self._configuration = configuration
+        self._family = family
+        self._name = Path(build.file.path).name
+        self._folder = Path(staging.folder("configuration", {}))
+        for name, path in configuration.reads.items():
+            staging.folder(f"configuration/{Path(name).parent}", {Path(name).name: path})
+        self._weights = staging.file(build.file.path, "model.safetensors")
+        self._header = read_header(Path(self._weights))
+        self.index = read_object(self._folder / folders.INDEX)
+
+    def components(self, job: Job, tell: Tell) -> dict[str, Any]:
+        """Every part that the configuration names and the file has, checked before any is built. Raises Fault."""
+        parts = self._parts()
+        self._check_needed(parts)
+        modules = {part.name: self._checked(part) for part in parts if part.files}
+        components: dict[str, Any] = dict(own_tokenizers(self._configuration))
+        done = 0
+        for part in parts:
+            job.check()
+            tell("build", done)
+            began = time.perf_counter()
+            if part.files:
+                with told(self._name, ErrorCode.MODEL_LOADING_FAILED):
+                    component = self._filled(part, modules.pop(part.name))
+                done += sum(tensor_bytes(tensor) for tensor in component.parameters())
+                job.phases["read_ms"] += (time.perf_counter() - began) * 1000
+            elif part.name not in components:
+                component = build_part(part, str(self._folder / part.name), self._build.precision)
+                job.phases["build_ms"] += (time.perf_counter() - began) * 1000
+            else:
+                component = components[part.name]
+            components[part.name] = component
+        components["scheduler"] = self._stated_scheduler(components["scheduler"], job)
+        return components
+
+    def _parts(self) -> list[Part]:
+        """The configuration's parts with the file's tensors; those that the file has no tensors of are left out."""
+        held = {part.name: part for part in self._build.file.parts}
+        parts = []
+        for name, pair in self.index.items():
+            if not isinstance(pair, list) or (str(pair[0]), str(pair[1])) not in COMPONENTS:
+                continue
+            kind = COMPONENTS[str(pair[0]), str(pair[1])]
+            if kind in WEIGHTED and name in held:
+                parts.append(msgspec.structs.replace(held[name], library=str(pair[0]), class_name=str(pair[1])))
+            elif kind in (ComponentType.Scheduler, ComponentType.Tokenizer):
+                parts.append(Part(name=name, type=kind, path="", library=str(pair[0]), class_name=str(pair[1])))
+        return parts
+
+    def _check_needed(self, parts: list[Part]) -> None:
+        """Raise Fault MODEL_INCOMPATIBLE for a file without a part that its family cannot draw without."""
+        there = {part.name for part in parts}
+        missing = [part.name for part in self._family.file_parts if part.name in self._asked() - there]
+        if missing:
+            kind = self._build.file.type.value
+            text = f"{self._name} ({kind}) has no {' and no '.join(missing)}"
+            raise incompatible(f"{text}; {self._configuration.class_name} needs it", missing=missing[0])
+
+    def _asked(self) -> set[str]:
+        """The parts that must be there: those that the family needs, and those that the configuration names."""
+        named = {name for name, pair in self.index.items() if isinstance(pair, list) and pair[0] is not None}
+        return set(self._family.needed) | (named - self._family.spare)
+
+    def _checked(self, part: Part) -> torch.nn.Module:
+        """The part without memory, held against its tensors. Raises Fault."""
+        tensors = self._tensors(part)
+        config = self._config(part)
+        try:
+            module = check_module(part.name, class_of(part), config, Held.of(tensors, exact=False))
+            self._compare(part, module, tensors)
+        except Fault as fault:
+            if fault.code is ErrorCode.MODEL_CORRUPTED:
+                raise
+            text = f"{fault.info.message}; its weights do not fit {configuration_source(self._build)}"
+            code = ErrorCode.MODEL_LOADING_FAILED if self._configuration.is_family else fault.code
+            raise Fault(code, text, details=fault.info.details) from None
+        return module
+
+    def _compare(self, part: Part, module: torch.nn.Module, tensors: list[Tensor]) -> None:
+        """Raise Fault MODEL_CORRUPTED for a missing tensor, MODEL_INCOMPATIBLE for one of another shape."""
+        absent = originals.lacking(self._family, part.class_name, module, part.prefixes, tensors)
+        if absent:
+            more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+            text = f"{self._name} lacks the tensor {absent[0]}{more} of its {part.name}"
+            raise corrupted(text, part=part.name, tensor=absent[0], missing=absent[:20])
+        held = {tensor.name: torch.empty(tensor.shape, device="meta") for tensor in tensors}
+        found = self._converted(part, module, held)
+        for name, asked in module.state_dict(keep_vars=True).items():
+            tensor = found.get(name)
+            if tensor is not None and tensor.shape != asked.shape:
+                text = f"{part.name}: its configuration asks for {name} of {list(asked.shape)}"
+                shapes = {"found": list(tensor.shape), "expected": list(asked.shape)}
+                raise incompatible(
+                    f"{text}, and the file has {list(tensor.shape)}", part=part.name, tensor=name, **shapes
+                )
+
+    def _converted(self, part: Part, module: torch.nn.Module, held: originals.Names) -> originals.Names:
+        """Raises Fault MODEL_INCOMPATIBLE for names of no known layout."""
+        found = originals.converted(self._family, part.class_name, module, part.prefixes, held)
+        if found is None:
+            first = min(held, default="")
+            text = f"the tensors of its {part.name}, first {first[:120]}, have the names of no known layout"
+            raise incompatible(f"{self._name}: {text} of {part.class_name}", part=part.name, tensor=first)
+        return found
+
+    def _filled(self, part: Part, skeleton: torch.nn.Module) -> torch.nn.Module:
+        """The part with its tensors, each a private copy in the precision asked for."""
+        cls = class_of(part)
+        with safe_open(self._weights, "pt") as file:
+            held = {tensor.name: file.get_tensor(tensor.name) for tensor in self._tensors(part)}
+            found = self._converted(part, skeleton, held)
+            with init_empty_weights(include_buffers=False):
+                module = module_of(cls, self._config(part))
+            own = module.state_dict(keep_vars=True)
+            wanted = DTYPES[self._build.precision]
+            kept = _kept_in_float32(cls, wanted)
+            state = {
+                name: _private(found[name], torch.float32 if any(word in name for word in kept) else wanted)
+                for name in own
+                if name in found
+            }
+        module.load_state_dict(state, strict=False, assign=True)
+        _tie(module, own)
+        make_private(module, copied=state.keys())
+        return module.eval()
+
+    def _tensors(self, part: Part) -> list[Tensor]:
+        starts = tuple(part.prefixes) or ("",)
+        return [tensor for tensor in self._header.tensors if tensor.name.startswith(starts)]
+
+    def _config(self, part: Part) -> JsonObject:
+        return read_object(self._folder / part.name / CONFIG)
+
+    def _stated_scheduler(self, own: Any, job: Job) -> Any:
+        """The scheduler of the file, as its weights say that they must be drawn."""
+        says = self._build.file.says
+        if not says.source:
+            return own
+        schedule = self._folder / "scheduler" / SCHEDULER_CONFIG
+        written = None if self._configuration.is_family or not schedule.is_file() else read_object(schedule)
+        sigmas = schedules.edm_sigmas(self._weights, self._header) if says.edm else {}
+        made, warnings = schedules.stated(own, says, written, sigmas)
+        job.warnings += warnings
+        return made
+
+
+def _kept_in_float32(cls: Any, wanted: torch.dtype) -> tuple[str, ...]:
+    """What a class keeps in Float32 whatever is asked for, as its library reads it from a folder."""
+    if wanted is torch.float32:
+        return ()
+    kept = tuple(getattr(cls, "_keep_in_fp32_modules", None) or ())
+    strict = tuple(getattr(cls, "_keep_in_fp32_modules_strict", None) or ())
+    if issubclass(cls, transformers.PreTrainedModel):
+        return strict + (kept if wanted is torch.float16 else ())
+    return kept if issubclass(cls, diffusers.ModelMixin) else ()
+
+
+def _private(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A contiguous copy; numbers that are no fractions keep their type."""
+    wanted = dtype if tensor.is_floating_point() else tensor.dtype
+    return tensor.to(wanted, copy=True, memory_format=torch.contiguous_format)
+
+
+def _tie(module: torch.nn.Module, own: dict[str, torch.Tensor]) -> None:
+    """Let one tensor stand in all of its places again, the one that the file had."""
+    places: dict[int, list[str]] = {}
+    for name, tensor in own.items():
+        places.setdefault(id(tensor), []).append(name)
+    for names in places.values():
+        there = [name for name in names if not _at(module, name).is_meta]
+        for name in names if there and len(names) > 1 else ():
+            parent, _, last = name.rpartition(".")
+            setattr(module.get_submodule(parent), last, _at(module, there[0]))
+
+
+def _at(module: torch.nn.Module, name: str) -> torch.Tensor:
+    parent, _, last = name.rpartition(".")
+    found: torch.Tensor = getattr(module.get_submodule(parent), last)
+    return found
