@@ -15,13 +15,17 @@ class DemoModel(StrEnum):
     """Every demonstration model: the name of its folder, or of its single file with the folder of that stem."""
 
     SD15 = "tiny-sd15"
+    SD21 = "tiny-sd21"
     SDXL = "tiny-sdxl"
     FLUX = "tiny-flux"
     SD3 = "tiny-sd3"
     Z_IMAGE = "tiny-z-image"
     QWEN_IMAGE = "tiny-qwen-image"
     SD15_SINGLE = "tiny-sd15-single.safetensors"
+    SD21_SINGLE = "tiny-sd21-single.safetensors"
     SDXL_SINGLE = "tiny-sdxl-single.safetensors"
+    FLUX_SINGLE = "tiny-flux-single.safetensors"
+    SD3_SINGLE = "tiny-sd3-single.safetensors"
 
 
 SINGLE_FILE = "-single.safetensors"

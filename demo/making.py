@@ -56,7 +56,7 @@ def write_clip_tokenizers(pipeline: DiffusionPipeline, folder: Path) -> None:
         if type(component).__name__ == CLIP_TOKENIZER:
             for file in (folder / name).iterdir():
                 file.unlink()
-            write_clip_tokenizer(folder / name, component.pad_token)
+            write_clip_tokenizer(folder / name, component.pad_token, len(component))
 
 
 def make_single_file(source: Path, target: Path) -> None:

@@ -8,11 +8,13 @@ The inverse is diffusers' `loaders/single_file_utils.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
 from demo.tokenizer import CLIP_MAX_TOKENS
+from modelfiles.families.record import Key
+from worker.originals import pattern_of
 
 Tensors = dict[str, torch.Tensor]
 Rename = tuple[str, str]
@@ -21,6 +23,7 @@ UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 SD15_CLIP_PREFIX = "cond_stage_model.transformer.text_model."
 SDXL_CLIP_PREFIX = "conditioner.embedders.0.transformer.text_model."
+SD2_OPEN_CLIP_PREFIX = "cond_stage_model.model."
 SDXL_OPEN_CLIP_PREFIX = "conditioner.embedders.1.model."
 
 UNET_ENDS: list[Rename] = [
@@ -128,7 +131,7 @@ def clip_to_original(tensors: Mapping[str, torch.Tensor], prefix: str) -> Tensor
 
 def open_clip_to_original(tensors: Mapping[str, torch.Tensor], prefix: str = SDXL_OPEN_CLIP_PREFIX) -> Tensors:
     """An OpenCLIP text encoder's tensors: query, key and value joined along dimension 0, the projection transposed."""
-    renamed = {renamed_by(OPEN_CLIP_NAMES, name): tensor for name, tensor in tensors.items()}
+    renamed = {renamed_by(OPEN_CLIP_NAMES, name): tensor for name, tensor in _text_model(tensors).items()}
     joined: Tensors = {}
     for name, tensor in renamed.items():
         fused = FUSED_ATTENTION.fullmatch(name)
@@ -142,9 +145,43 @@ def open_clip_to_original(tensors: Mapping[str, torch.Tensor], prefix: str = SDX
     return {prefix + name: tensor for name, tensor in joined.items()}
 
 
+def transformer_to_original(tensors: Mapping[str, torch.Tensor], keys: Iterable[Key]) -> Tensors:
+    """A transformer's tensors under the names of its family's original layout, rows joined and halves swapped."""
+    left = dict(tensors)
+    renamed: Tensors = {}
+    last = str(max((int(number) for name in left for number in re.findall(r"^\w*blocks\.(\d+)\.", name)), default=-1))
+    for key in keys:
+        pattern = pattern_of(key.own[0])
+        for match in [match for name in left if (match := pattern.fullmatch(name)) is not None]:
+            block = match.groupdict().get("block") or ""
+            if "{last}" in key.original and block != last:
+                continue
+            names = [own.replace("{last}", block).replace("{}", block) + match["rest"] for own in key.own]
+            whole = torch.cat([left.pop(name) for name in names])
+            original = key.original.replace("{last}", block).replace("{}", block) + match["rest"]
+            renamed[UNET_PREFIX + original] = torch.cat([*reversed(whole.chunk(2))]) if key.swapped else whole
+    if left:
+        raise ValueError(f"tensor {min(left)}: no original name")
+    return renamed
+
+
 def position_ids() -> torch.Tensor:
     """[1, 77]: no pipeline reads it, but published files carry it and a loader has to pass over it."""
     return torch.arange(CLIP_MAX_TOKENS)[None]
+
+
+def wrapped(tensors: Mapping[str, torch.Tensor], prefix: str) -> Tensors:
+    """A text encoder's tensors as all-in-one files have them: transformers' names behind a beginning, each once."""
+    clip = any(name.endswith("position_embedding.weight") for name in tensors)
+    named = _text_model(tensors) if clip else tensors
+    once = {named[name].data_ptr(): name for name in reversed(list(named))}
+    return {prefix + name: named[name] for name in reversed(once.values())}
+
+
+def _text_model(tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    """CLIP's tensors with `text_model.` before them, which some versions of transformers leave out."""
+    bare = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
+    return {name if name.startswith("text_projection") else f"text_model.{name}": bare[name] for name in bare}
 
 
 def renamed_by(table: list[Rename], name: str) -> str:

@@ -44,9 +44,9 @@ def build(name: str, make: Callable[[], Module]) -> Module:
         return make().eval().requires_grad_(False)
 
 
-def clip_config(width: int, layers: int, activation: str) -> CLIPTextConfig:
+def clip_config(width: int, layers: int, activation: str, vocab_size: int = CLIP_VOCAB_SIZE) -> CLIPTextConfig:
     return CLIPTextConfig(
-        vocab_size=CLIP_VOCAB_SIZE,
+        vocab_size=vocab_size,
         max_position_embeddings=CLIP_MAX_TOKENS,
         hidden_size=width,
         intermediate_size=4 * width,
@@ -57,8 +57,8 @@ def clip_config(width: int, layers: int, activation: str) -> CLIPTextConfig:
         # The embedding's standard deviation of 0.02 would drown in the noise of so few dimensions.
         initializer_factor=5.0,
         pad_token_id=1,
-        bos_token_id=49_406,
-        eos_token_id=49_407,
+        bos_token_id=vocab_size - 2,
+        eos_token_id=vocab_size - 1,
     )
 
 

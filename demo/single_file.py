@@ -33,6 +33,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     license: str = "Apache-2.0"
     date: str = "2025-01-01"
     resolution: str = "64x64"
+    prediction_type: str = "epsilon"
 
 
 class Single(NamedTuple):
@@ -44,7 +45,8 @@ class Single(NamedTuple):
 
 def write_single_file(path: Path, single: Single) -> None:
     """Write the tensors and the ModelSpec header to `path`."""
-    header = {f"modelspec.{key}": str(value) for key, value in msgspec.structs.asdict(single.spec).items()}
+    said = msgspec.structs.asdict(single.spec)
+    header = {f"modelspec.{key}": str(value) for key, value in said.items() if value}
     contiguous = {name: tensor.contiguous() for name, tensor in single.tensors.items()}
     save_file(contiguous, path, metadata={"format": "pt", **header})
     sort_metadata(path)

@@ -68,29 +68,29 @@ def byte_letters() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(others)]
 
 
-def clip_vocabulary() -> ClipVocabulary:
-    """Read CLIP's vocabulary. Its ids: letters, letters that end a word, merges by rank, start, end."""
+def clip_vocabulary(size: int = CLIP_VOCAB_SIZE) -> ClipVocabulary:
+    """Read CLIP's vocabulary, of `size` tokens: letters, letters that end a word, merges by rank, start, end."""
     lines = gzip.decompress(vocabulary_path().read_bytes()).decode("utf-8").split("\n")
     letters = byte_letters()
-    merge_count = CLIP_VOCAB_SIZE - 2 * len(letters) - 2
+    merge_count = size - 2 * len(letters) - 2
     merges = [(left, right) for left, right in (line.split() for line in lines[1 : merge_count + 1])]
     words = [left + right for left, right in merges]
     ordered = [*letters, *(letter + WORD_END for letter in letters), *words, START, END]
     return ClipVocabulary(tokens={token: index for index, token in enumerate(ordered)}, merges=merges)
 
 
-def clip_tokenizer(pad_token: str = END) -> CLIPTokenizer:
-    """A CLIP tokenizer with the real vocabulary."""
-    vocabulary = clip_vocabulary()
+def clip_tokenizer(pad_token: str = END, size: int = CLIP_VOCAB_SIZE) -> CLIPTokenizer:
+    """A CLIP tokenizer with the real vocabulary, or its first `size` tokens."""
+    vocabulary = clip_vocabulary(size)
     return CLIPTokenizer(
         vocab=vocabulary.tokens, merges=vocabulary.merges, pad_token=pad_token, model_max_length=CLIP_MAX_TOKENS
     )
 
 
-def write_clip_tokenizer(folder: Path, pad_token: str = END) -> None:
+def write_clip_tokenizer(folder: Path, pad_token: str = END, size: int = CLIP_VOCAB_SIZE) -> None:
     """Write `vocab.json` and `merges.txt`, as published models have them: they load in an eighth of the time that one
     `tokenizer.json` takes."""
-    vocabulary = clip_vocabulary()
+    vocabulary = clip_vocabulary(size)
     folder.mkdir(parents=True, exist_ok=True)
     merges = "\n".join(["#version: 0.2", *(f"{left} {right}" for left, right in vocabulary.merges), ""])
     (folder / "vocab.json").write_text(json.dumps(vocabulary.tokens, ensure_ascii=False), encoding="utf-8")

@@ -26,6 +26,7 @@ _SLOW = (
     "integration",
     "simulation",
     "worker/test_cpu.py",
+    "worker/test_layouts.py",
     "worker/test_modes.py",
     "worker/test_originals.py",
     "worker/test_process.py",

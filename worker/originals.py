@@ -55,7 +55,8 @@ def converted(
         *_conversions(family, class_name, tuple(prefixes), held),
     ):
         try:
-            found = convert(held, module)
+            # Some conversions look tensors up without asking whether they are there, and hand on nothing.
+            found = {name: tensor for name, tensor in convert(held, module).items() if tensor is not None}
         except KeyError as error:
             unmet = error
             continue
@@ -93,12 +94,11 @@ def lacking(
     absent = [
         name
         for name, tensor in module.state_dict(keep_vars=True).items()
-        # Some conversions look tensors up without asking whether they are there, and hand on nothing.
-        if found.get(name) is None and not name.endswith(COMPUTED) and not tied.get(id(tensor), {name}) & found.keys()
+        if name not in found and not name.endswith(COMPUTED) and not tied.get(id(tensor), {name}) & found.keys()
     ]
     by_object = {id(tensor): name for name, tensor in held.items()}
     originals = {name: by_object[id(tensor)] for name, tensor in found.items() if id(tensor) in by_object}
-    return [_original(name, originals) or name for name in absent]
+    return [_by_keys(family.layout, name, held) or _original(name, originals) or name for name in absent]
 
 
 def _tied(module: torch.nn.Module) -> dict[int, set[str]]:
@@ -187,6 +187,21 @@ def _own(key: Key, match: re.Match[str], tensor: torch.Tensor, rows: Mapping[str
     if sum(shares) != tensor.shape[0]:
         shares = [tensor.shape[0] // len(names)] * len(names)
     return dict(zip(names, torch.split(tensor, shares), strict=True)) if sum(shares) == tensor.shape[0] else {}
+
+
+def _by_keys(keys: Iterable[Key], absent: str, held: Iterable[str]) -> str:
+    """How a tensor is written in the original layout, where the file is in that; "" where it is not, or has no key."""
+    for key in keys:
+        for own in key.own:
+            match = pattern_of(own).fullmatch(absent)
+            if match is None or not own:
+                continue
+            block = match.groupdict().get("block") or ""
+            name = key.original.replace(LAST, block).replace("{}", block) + match["rest"]
+            first = name.partition(".")[0] + "."
+            sibling = next((one for one in held if first in one), "")
+            return sibling[: sibling.index(first)] + name if sibling else ""
+    return ""
 
 
 def _original(absent: str, originals: Mapping[str, str]) -> str:

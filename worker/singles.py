@@ -161,7 +161,7 @@ class Single:
                 if name in found
             }
         module.load_state_dict(state, strict=False, assign=True)
-        _tie(module, own)
+        _tie(module, skeleton)
         make_private(module, copied=state.keys())
         return module.eval()
 
@@ -202,10 +202,10 @@ def _private(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.to(wanted, copy=True, memory_format=torch.contiguous_format)
 
 
-def _tie(module: torch.nn.Module, own: dict[str, torch.Tensor]) -> None:
-    """Let one tensor stand in all of its places again, the one that the file had."""
+def _tie(module: torch.nn.Module, skeleton: torch.nn.Module) -> None:
+    """Let one tensor stand in all of the places that it has in the skeleton: the one that the file had."""
     places: dict[int, list[str]] = {}
-    for name, tensor in own.items():
+    for name, tensor in skeleton.state_dict(keep_vars=True).items():
         places.setdefault(id(tensor), []).append(name)
     for names in places.values():
         there = [name for name in names if not _at(module, name).is_meta]

@@ -5,8 +5,10 @@ Decides the widths. Knows nothing of files.
 
 from __future__ import annotations
 
+import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
+from demo.original import transformer_to_original, vae_to_original, wrapped
 from demo.parts import (
     CLIP_WIDTH,
     LATENT_PIXELS,
@@ -18,8 +20,11 @@ from demo.parts import (
     open_clip_g,
     t5_encoder,
 )
+from demo.single_file import ModelSpec, Single
 from demo.tokenizer import clip_tokenizer, t5_tokenizer
+from modelfiles.families import sd3
 
+DTYPE = torch.float32
 LATENT_CHANNELS = 16
 
 
@@ -54,3 +59,22 @@ def pipeline() -> StableDiffusion3Pipeline:
         text_encoder_3=t5_encoder(),
         tokenizer_3=t5_tokenizer(),
     )
+
+
+def single(pipeline: StableDiffusion3Pipeline) -> Single:
+    """All tensors under their original names, the text encoders with them as one published kind has them."""
+    encoders = {"clip_l": pipeline.text_encoder, "clip_g": pipeline.text_encoder_2, "t5xxl": pipeline.text_encoder_3}
+    tensors = {
+        **transformer_to_original(pipeline.transformer.state_dict(), sd3.LAYOUT),
+        **vae_to_original(pipeline.vae.state_dict(), len(pipeline.vae.config.block_out_channels)),
+    }
+    for name, encoder in encoders.items():
+        tensors |= wrapped(encoder.state_dict(), f"text_encoders.{name}.transformer.")
+    spec = ModelSpec(
+        title="Tiny SD 3 (single file)",
+        architecture="stable-diffusion-v3-medium",
+        prediction_type="",
+        tags="tiny, demo, sd3",
+        description="Random weights in the topology of Stable Diffusion 3, for demonstrations and tests.",
+    )
+    return Single(tensors, spec)

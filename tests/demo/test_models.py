@@ -110,9 +110,9 @@ def test_single_file_says_who_made_it_and_its_folder_has_no_weights(models: Path
     assert not list(folder.rglob("*.safetensors"))
 
 
-def test_sdxl_is_stored_in_half_precision_and_the_others_in_full(models: Path) -> None:
+def test_two_are_stored_in_half_precision_and_the_others_in_full(models: Path) -> None:
     for model in FOLDERS:
-        wanted = torch.float16 if model is DemoModel.SDXL else torch.float32
+        wanted = torch.float16 if model in (DemoModel.SD21, DemoModel.SDXL) else torch.float32
         for path in (models / model).rglob("*.safetensors"):
             assert {tensor.dtype for tensor in load_file(path).values()} == {wanted}, path
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from demo.inventory import DemoModel
+from demo.inventory import SINGLE_FILE_SOURCE, DemoModel
 from protocol import commands as c
 from protocol.enums import Delivery, ImageFormat, LoadSource, ModelPrecision, ModelStatus, ModelType, Tier
 from protocol.errors import ErrorCode
@@ -55,9 +55,10 @@ def test_every_family_loads_and_draws(cpu: Bench, name: str) -> None:
     assert outcome.facts is not None and (outcome.facts.peak_bytes or 0) > counted
 
 
-def test_a_single_file_draws_what_its_folder_draws(cpu: Bench) -> None:
-    folder, single = (cpu.run(draw(name), name) for name in (SDXL, "tiny-sdxl-single.safetensors"))
-    assert folder.attachments == single.attachments
+@pytest.mark.parametrize(("single", "folder"), SINGLE_FILE_SOURCE.items())
+def test_a_single_file_draws_what_its_folder_draws(cpu: Bench, single: DemoModel, folder: DemoModel) -> None:
+    drawn = cpu.run(draw(folder), folder).attachments
+    assert drawn and cpu.run(draw(single), single).attachments == drawn
 
 
 def test_equal_seeds_draw_equal_bytes_and_other_seeds_others(cpu: Bench) -> None:

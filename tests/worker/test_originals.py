@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from demo.inventory import SINGLE_FILE_SOURCE
 from modelfiles import families
 from modelfiles.headers import Tensor, read_header
 from modelfiles.model import inspect
@@ -23,7 +24,7 @@ from worker import originals
 from worker.parts import class_of
 from worker.skeleton import Held, check_module
 
-SINGLES = ("tiny-sd15-single", "tiny-sdxl-single")
+SINGLES = [model.removesuffix(".safetensors") for model in SINGLE_FILE_SOURCE]
 COMPUTED = ("position_ids", "logit_scale", ".text_projection")
 """Endings of what a file may lack: it is made, or used by nobody."""
 
@@ -76,7 +77,7 @@ def test_each_tensor_that_is_taken_away_is_named_as_the_file_would_have_it(model
 
 
 def test_another_layout_is_no_lack(model_root: Path) -> None:
-    parts = Parts(model_root, SINGLES[0])
+    parts = Parts(model_root, "tiny-sd15-single")
     class_name, module, starts, tensors = parts.of["unet"]
     assert originals.lacking(parts.family, class_name, module, starts, tensors[: len(tensors) // 3]) == []
     assert originals.lacking(parts.family, "SomethingElse", module, starts, tensors) == []
@@ -85,11 +86,15 @@ def test_another_layout_is_no_lack(model_root: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "gone", "part"),
     [
-        (SINGLES[0], "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight", "unet"),
-        (SINGLES[0], "first_stage_model.decoder.mid.block_1.conv1.weight", "vae"),
-        (SINGLES[0], "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight", "text_encoder"),
-        (SINGLES[1], "conditioner.embedders.1.model.ln_final.weight", "text_encoder_2"),
-        (SINGLES[1], "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight", "text_encoder_2"),
+        ("tiny-sd15-single", "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight", "unet"),
+        ("tiny-sd15-single", "first_stage_model.decoder.mid.block_1.conv1.weight", "vae"),
+        ("tiny-sd15-single", "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight", "text_encoder"),
+        ("tiny-sdxl-single", "conditioner.embedders.1.model.ln_final.weight", "text_encoder_2"),
+        (
+            "tiny-sdxl-single",
+            "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight",
+            "text_encoder_2",
+        ),
     ],
 )
 def test_a_load_says_which_tensor_of_which_part_is_missing(
