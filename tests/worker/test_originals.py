@@ -68,12 +68,12 @@ def test_each_tensor_that_is_taken_away_is_named_as_the_file_would_have_it(model
     for class_name, module, starts, tensors in parts.of.values():
         read = [tensor for tensor in tensors if not tensor.name.endswith(COMPUTED)]
         named = 0
-        for gone in chance.sample(read, 24):
+        for gone in chance.sample(read, min(24, len(read))):
             left = [tensor for tensor in tensors if tensor is not gone]
             absent = originals.lacking(parts.family, class_name, module, starts, left)
             assert absent, gone.name
             named += any(gone.name.endswith(one) for one in absent)
-        assert named >= 18, class_name
+        assert named >= 0.75 * min(24, len(read)), class_name
 
 
 def test_another_layout_is_no_lack(model_root: Path) -> None:
