@@ -35,6 +35,9 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     resolution: str = "64x64"
     prediction_type: str = "epsilon"
 
+    def titled(self, title: str) -> ModelSpec:
+        return msgspec.structs.replace(self, title=title)
+
 
 class Single(NamedTuple):
     """What a single file holds: its tensors under their original names, and its header."""

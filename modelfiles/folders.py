@@ -129,11 +129,11 @@ def read_pipeline(folder: Path, roots: Roots, *, with_weights: bool = True) -> P
         raise unsafe(f"{INDEX} names the pipeline {str(class_name)[:80]!r}, which is not on the list of safe classes")
     check_values(index, INDEX)
     named = _named_parts(index)
-    family = families.of_folder(class_name, {})
-    check_needed(class_name, family, (name for name, _ in named))
+    names = [name for name, _ in named]
+    check_needed(class_name, families.of_folder(class_name, {}, names), names)
     parts = [_read_part(folder, name, pair, roots, with_weights) for name, pair in named]
     denoiser = _config_of(parts, ComponentType.UNet, ComponentType.Transformer)
-    family = families.of_folder(class_name, denoiser)
+    family = families.of_folder(class_name, denoiser, names)
     watched += [fingerprint for part in parts for fingerprint in part.watched]
     return PipelineFolder(
         class_name=class_name,

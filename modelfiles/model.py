@@ -14,6 +14,7 @@ import msgspec
 
 from modelfiles import families, folders, profiles, recognition
 from modelfiles.allowed import COMPONENTS, NAMED_PARTS, PICKLES
+from modelfiles.beside import with_note
 from modelfiles.families.record import LATENT_TENSORS
 from modelfiles.fingerprints import Fingerprint
 from modelfiles.headers import Header, Tensor, dtype_bytes, read_header
@@ -192,7 +193,8 @@ def _single(path: Path, roots: Roots) -> ModelFile:
         check_end(header)
     used = recognition.used(found, header.tensors)
     dtypes = dtype_bytes(used)
-    fingerprints = [header.fingerprint]
+    says, notes = with_note(statement_of(header.tensors, header.metadata), path, roots)
+    fingerprints = [header.fingerprint, *notes]
     config_folder = path.with_suffix("")
     config_path = ""
     if folders.is_pipeline_folder(config_folder):
@@ -208,7 +210,7 @@ def _single(path: Path, roots: Roots) -> ModelFile:
         unused_bytes=header.data_bytes - sum(dtypes.values()),
         parts=_single_parts(path, found, used),
         family=found.family,
-        says=statement_of(header.tensors, header.metadata),
+        says=says,
         packed="" if found.type is ModelType.LoRA else packed_format(header.tensors),
         fingerprints=fingerprints,
         metadata=header.metadata,

@@ -37,15 +37,7 @@ def modes_of(file: ModelFile) -> tuple[Mode, ...]:
         return (Mode.INPAINT,)
     if expected and file.in_channels != expected:
         return ()
-    return tuple(mode for mode in family.modes if mode is not Mode.TEXT or not is_refiner(file))
-
-
-def is_refiner(file: ModelFile) -> bool:
-    """Whether a folder is a second stage, which goes on from a picture."""
-    family = family_of(file)
-    if family is None or not family.refines_without or file.kind is not Kind.FOLDER:
-        return False
-    return family.refines_without not in {part.name for part in file.parts}
+    return tuple(family.modes)
 
 
 def is_inpainting(file: ModelFile) -> bool:

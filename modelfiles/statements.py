@@ -18,7 +18,8 @@ ZERO_SNR_MARKS = ("ztsnr", "model.ztsnr")
 EDM_V = "edm_vpred.sigma_max"
 EDM = "edm_mean"
 
-SPEC_KEY = "modelspec.prediction_type"
+PREDICTION = "prediction_type"
+SPEC_KEY = f"modelspec.{PREDICTION}"
 TRAINER_V, TRAINER_ZERO_SNR = "ss_v_parameterization", "ss_zero_terminal_snr"
 YES = frozenset({"true", "1", "yes"})
 

@@ -170,7 +170,11 @@ class Single:
         return [tensor for tensor in self._header.tensors if tensor.name.startswith(starts)]
 
     def _config(self, part: Part) -> JsonObject:
-        return read_object(self._folder / part.name / CONFIG)
+        """The part's configuration; one of the project's own knows only what a family's models have in common."""
+        config, file = read_object(self._folder / part.name / CONFIG), self._build.file
+        if self._configuration.is_family and part.name == self._family.denoiser.part and file.in_channels:
+            config["in_channels"] = file.in_channels
+        return config
 
     def _stated_scheduler(self, own: Any, job: Job) -> Any:
         """The scheduler of the file, as its weights say that they must be drawn."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from modelfiles.families.record import Family, SchedulerKind
@@ -25,7 +25,9 @@ ALL: tuple[Family, ...] = tuple(
     if module.name != _RECORD
 )
 _BY_NAME: Mapping[str, Family] = {family.name: family for family in ALL}
-_BY_TYPE: Mapping[ModelType, Family] = {family.type: family for family in ALL if family.type is not ModelType.Diffusion}
+_BY_TYPE: Mapping[ModelType, Family] = {
+    family.type: family for family in reversed(ALL) if family.type is not ModelType.Diffusion
+}
 
 
 def named(name: str) -> Family | None:
@@ -34,12 +36,13 @@ def named(name: str) -> Family | None:
 
 
 def of_type(kind: ModelType) -> Family | None:
-    """The family that the wire's word stands for; None for a part, and for what has no word of its own."""
+    """The family that the wire's word stands for, of several the first; None for a part, or for what has no word."""
     return _BY_TYPE.get(kind)
 
 
-def of_folder(class_name: str, denoiser: Mapping[str, object]) -> Family:
-    """The family of a folder, by its pipeline's class and, where families share that, its denoiser's configuration.
+def of_folder(class_name: str, denoiser: Mapping[str, object], parts: Collection[str]) -> Family:
+    """The family of a folder, by its pipeline's class and, where families share that, its denoiser's configuration and
+    its parts.
 
     Raises LookupError for a class that no family has.
     """
@@ -48,10 +51,11 @@ def of_folder(class_name: str, denoiser: Mapping[str, object]) -> Family:
         family
         for family in sharing
         if all(_flat(denoiser.get(key)) in values for key, values in family.config_marks.items())
+        and not family.lacks & set(parts)
     ]
     if not sharing:
         raise LookupError(f"no family has the pipeline {class_name}")
-    return max(fitting or sharing, key=lambda family: len(family.config_marks))
+    return max(fitting or sharing, key=lambda family: len(family.config_marks) + len(family.lacks))
 
 
 def _flat(value: object) -> object:

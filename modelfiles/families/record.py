@@ -40,7 +40,7 @@ class Signature(Record, frozen=True, kw_only=True):
     @property
     def marks(self) -> int:
         """How particular it is."""
-        return len(self.groups) + len(self.widths)
+        return len(self.groups) + len(self.widths) + bool(self.without)
 
 
 class FilePart(Record, frozen=True, kw_only=True):
@@ -106,15 +106,15 @@ class Family(Record, frozen=True, kw_only=True):
     `name` is what people call it, `type` the wire's word (Diffusion where the wire has none of its own).
 
     Recognised: single files by `signatures`; folders by their pipeline's class, one of `modes` or of `relatives`, and,
-    where families share it, by `config_marks`, values of the denoiser's configuration. Adapters by the
-    beginnings of `adapters`, or by `context_width`, the width of the text embeddings that a UNet attends to.
+    where families share it, by `config_marks`, values of the denoiser's configuration, and by the parts that they lack,
+    `lacks`. Adapters by the beginnings of `adapters`, or by `context_width`, the width of the text embeddings that a
+    UNet attends to.
 
-    Made of: `needed` parts, without which nothing can be drawn, of `classes`; a folder without `refines_without` is a
-    second stage, which goes on from a picture. In single files `file_parts`, of which the `spare` ones may be missing
-    though the configuration names them. Their tensors have their class's own names or those of the original layout,
-    which the keys of `layout` bring to the class's own for the denoiser, and `conversions` for other parts: a class's
-    name → a function of diffusers' single-file loader. `configuration` is the project's own for such files, a folder
-    of `modelfiles/configurations`.
+    Made of: `needed` parts, without which nothing can be drawn, of `classes`; in single files `file_parts`, of which
+    the `spare` ones may be missing though the configuration names them. Their tensors have their class's own names or
+    those of the original layout, which the keys of `layout` bring to the class's own for the denoiser, and
+    `conversions` for other parts: a class's name → a function of diffusers' single-file loader. `configuration` is the
+    project's own for such files, a folder of `modelfiles/configurations`.
 
     `values` bound what their configurations may hold beside what every family's may, `vocabularies` are the sets of
     files of which a tokenizer of a class needs one, `equivalents` the classes whose configuration serves another too.
@@ -135,7 +135,7 @@ class Family(Record, frozen=True, kw_only=True):
     relatives: tuple[str, ...] = ()
     config_marks: Mapping[str, tuple[object, ...]] = {}
     needed: frozenset[str]
-    refines_without: str = ""
+    lacks: frozenset[str] = frozenset()
     spare: frozenset[str] = frozenset()
     classes: Mapping[tuple[str, str], ComponentType]
     file_parts: tuple[FilePart, ...]

@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: the base model, the refiner, and what was distilled or trained for masks from it."""
+"""Stable Diffusion XL: the base model, and what was distilled or trained for masks from it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ FAMILY = Family(
         Mode.INPAINT: "StableDiffusionXLInpaintPipeline",
     },
     relatives=("StableDiffusionXLControlNetPipeline",),
-    needed=frozenset({"vae", "scheduler", "unet", "text_encoder_2", "tokenizer_2"}),
-    refines_without="text_encoder",
+    needed=frozenset({"vae", "scheduler", "unet", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"}),
     classes=UNET_CLASSES | CLIP_CLASSES | KL_CLASSES,
     file_parts=(
         UNET_PART,

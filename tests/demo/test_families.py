@@ -24,6 +24,8 @@ PARAMETERS = [
     ("sdxl", "vae", AutoencoderKL, 83_653_863),
     ("sdxl", "text_encoder", CLIPTextModel, 123_060_480),
     ("sdxl", "text_encoder_2", CLIPTextModelWithProjection, 694_659_840),
+    ("sdxl_refiner", "unet", UNet2DConditionModel, 2_259_526_660),
+    ("sdxl_refiner", "text_encoder_2", CLIPTextModelWithProjection, 694_659_840),
 ]
 
 
@@ -49,7 +51,7 @@ def test_component_has_the_published_number_of_parameters(
     assert sum(parameter.numel() for parameter in on_meta(module_class, family, component).parameters()) == count
 
 
-@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+@pytest.mark.parametrize("family", ["sd15", "sdxl", "sdxl_refiner"])
 def test_index_names_components_that_have_configurations_and_no_code(family: str) -> None:
     index = settings(family, "model_index.json")
     parts = {name: value for name, value in index.items() if isinstance(value, list) and value[0] is not None}
@@ -62,7 +64,11 @@ def test_index_names_components_that_have_configurations_and_no_code(family: str
 
 
 def test_schedulers_take_every_setting() -> None:
-    for scheduler, family in ((PNDMScheduler, "sd15"), (EulerDiscreteScheduler, "sdxl")):
+    for scheduler, family in (
+        (PNDMScheduler, "sd15"),
+        (EulerDiscreteScheduler, "sdxl"),
+        (EulerDiscreteScheduler, "sdxl_refiner"),
+    ):
         config = settings(family, "scheduler", "scheduler_config.json")
         made, unused = scheduler.from_config(config, return_unused_kwargs=True)
         assert set(unused) <= {"_class_name"}

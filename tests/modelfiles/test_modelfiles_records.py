@@ -72,4 +72,4 @@ def test_a_familys_own_configuration_is_one_of_its_folders(family: Family) -> No
 
 def test_a_class_that_no_family_has_is_no_folders() -> None:
     with pytest.raises(LookupError):
-        families.of_folder("SomePipeline", {})
+        families.of_folder("SomePipeline", {}, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,21 @@ def test_a_folders_weights_are_looked_at_too_and_adapters_are_what_they_are(tmp_
     assert inspect(folder, Roots([tmp_path])).packed == "scaled fp8 (conv_in.weight_scale)"
     lora = tensor_file(tmp_path / "lora.safetensors", ["x.lora_down.weight", "x.lora_up.weight", "x.scale_weight"])
     assert inspect(lora, Roots([tmp_path])).packed == ""
+
+
+def beside(tmp_path: Path, note: str, metadata: dict[str, str] | None = None) -> Statement:
+    path = tensor_file(tmp_path / "m.safetensors", SD15_NAMES, metadata=metadata or {})
+    (tmp_path / "m.swarm.json").write_text(note)
+    return inspect(path, Roots([tmp_path])).says
+
+
+@pytest.mark.parametrize("key", ["prediction_type", "modelspec.prediction_type"])
+def test_a_note_beside_a_file_says_what_the_file_leaves_open(tmp_path: Path, key: str) -> None:
+    says = beside(tmp_path, json.dumps({key: "v"}))
+    assert (says.prediction, says.source) == ("v_prediction", "prediction_type in m.swarm.json")
+    assert beside(tmp_path, json.dumps({key: "v"}), {"modelspec.prediction_type": "epsilon"}).prediction == "epsilon"
+
+
+@pytest.mark.parametrize("note", ["{", "[]", '{"prediction_type": 3}', '{"prediction_type": "sideways"}'])
+def test_a_note_that_says_nothing_readable_costs_nobody_the_file(tmp_path: Path, note: str) -> None:
+    assert beside(tmp_path, note) == Statement()
