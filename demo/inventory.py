@@ -33,6 +33,10 @@ class DemoModel(StrEnum):
 
 
 SINGLE_FILE = "-single.safetensors"
+WITHIN_MASKS = frozenset({DemoModel.SD15_INPAINT})
+FROM_PICTURES = frozenset({DemoModel.SDXL_REFINER})
+"""Models that draw within a mask alone, and those that go on from a picture."""
+
 FOLDERS = [model for model in DemoModel if not model.endswith(SINGLE_FILE)]
 SINGLE_FILE_SOURCE = {
     model: DemoModel(model.removesuffix(SINGLE_FILE)) for model in DemoModel if model.endswith(SINGLE_FILE)

@@ -30,14 +30,19 @@ from cli.session import failure_panel
 from cli.terminal import Terminal
 from cli.units import duration, size
 from client import Answer, Client, CommandFailed, NoAnswer, pictures
-from demo.inventory import DemoModel
+from demo.inventory import FOLDERS, FROM_PICTURES, WITHIN_MASKS, DemoModel
 from demo.models import make_models
+from protocol.drawing import Mode
 from protocol.enums import DeviceState
 from protocol.errors import Fault
 from protocol.replies import DeviceInfo, GenerateReply, ProgressReply
 from settings.endpoints import read
+from worker.devices.base import Raster
+from worker.pictures import plain_png
 
-MODELS = (DemoModel.SD15, DemoModel.SDXL, DemoModel.FLUX)
+LOADED = (DemoModel.SD15, DemoModel.SDXL)
+"""What is loaded by name, before anything is drawn; all others are loaded by drawing with them."""
+
 READY_SECONDS = 120.0
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.1
@@ -45,6 +50,12 @@ SEED = 7
 STEPS = 8
 SIDE = 64
 LOG_LINES = 20
+ENDINGS = {Mode.TEXT: "", Mode.IMAGE: "-from-image", Mode.INPAINT: "-within-mask"}
+"""Of a picture's file, by how it was drawn."""
+
+_ROW = bytes([255] * 3 * (SIDE // 2) + [0] * 3 * (SIDE // 2))
+LEFT_HALF = plain_png(Raster(width=SIDE, height=SIDE, rgb=_ROW * SIDE))
+"""A mask that is white over the left half."""
 
 console = Terminal()
 
@@ -138,8 +149,8 @@ def demonstrate(models: Path, output: Path) -> None:
 def _make(root: Path) -> None:
     console.print(Rule("models, made on this machine"))
     with _progress() as progress:
-        task = progress.add_task("making tiny models", total=len(MODELS))
-        make_models(root, only=list(MODELS), on_progress=lambda name: progress.update(task, advance=1))
+        task = progress.add_task("making tiny models", total=len(FOLDERS))
+        make_models(root, only=FOLDERS, on_progress=lambda name: progress.update(task, advance=1))
 
 
 def _ready(client: Client) -> list[DeviceInfo]:
@@ -159,15 +170,15 @@ def _found(client: Client) -> dict[DemoModel, str]:
     """The ids that the catalogue gave to the models, by their folders."""
     client.scan()
     by_name = {Path(model.file_path).name: model.id for model in client.models(page_size=100).models}
-    missing = [model for model in MODELS if model not in by_name]
+    missing = [model for model in FOLDERS if model not in by_name]
     if missing:
         raise Broken(f"the catalogue has no {', '.join(missing)}")
-    return {model: by_name[model] for model in MODELS}
+    return {model: by_name[model] for model in FOLDERS}
 
 
 def _load(client: Client, ids: dict[DemoModel, str], devices: list[DeviceInfo]) -> None:
     console.print(Rule("loading"))
-    for index, model in enumerate(MODELS[:2]):
+    for index, model in enumerate(LOADED):
         device = devices[index % len(devices)]
         console.print(residency.load_view(client.load(ids[model], device_id=device.device_id)), Text())
 
@@ -184,15 +195,25 @@ def _generate(client: Client, ids: dict[DemoModel, str], output: Path) -> None:
     for column in ("PICTURE", "MODEL", "DEVICE", "SEED", "LOADED IN", "DENOISE", "TOTAL"):
         timings.add_column(column, justify="left" if column in ("PICTURE", "MODEL", "DEVICE") else "right")
     first: bytes | None = None
-    for number, model in enumerate((*MODELS, DemoModel.SD15)):
-        image = first if number == len(MODELS) else None
-        answer = _draw(client, ids[model], image)
+    for model, given in _pictures():
+        answer = _draw(client, ids[model], given, first)
         picture = pictures(answer)[0]
         first = first or picture.data
-        file = output / f"{model}{'-from-image' if image else ''}{picture.suffix}"
+        file = output / f"{model}{ENDINGS[given]}{picture.suffix}"
         file.write_bytes(picture.data)
         timings.add_row(Text(str(file)), *_figures(answer.reply))
     console.print(timings)
+
+
+def _pictures() -> Iterator[tuple[DemoModel, Mode]]:
+    """A picture by each model, from text where it draws that, and one by the first in every other way."""
+    for model in FOLDERS:
+        if model in WITHIN_MASKS:
+            yield model, Mode.INPAINT
+        else:
+            yield model, Mode.IMAGE if model in FROM_PICTURES else Mode.TEXT
+    yield FOLDERS[0], Mode.IMAGE
+    yield FOLDERS[0], Mode.INPAINT
 
 
 def _figures(reply: GenerateReply) -> tuple[str, ...]:
@@ -203,9 +224,11 @@ def _figures(reply: GenerateReply) -> tuple[str, ...]:
     return reply.model_id, reply.device_id, str(reply.seed), loaded, denoise, duration(timing.total_ms)
 
 
-def _draw(client: Client, model_id: str, image: bytes | None) -> Answer[GenerateReply]:
+def _draw(client: Client, model_id: str, given: Mode, first: bytes | None) -> Answer[GenerateReply]:
+    """One picture; from `first`, within a mask over its left half, where that is how."""
+    from_text = given is Mode.TEXT
     with _progress() as progress:
-        task = progress.add_task(f"{model_id}{' from an image' if image else ''}", total=STEPS)
+        task = progress.add_task(f"{model_id}, {given.value}", total=STEPS)
 
         def step(reply: ProgressReply) -> None:
             progress.update(task, completed=reply.step or 0, total=reply.steps or STEPS)
@@ -213,10 +236,11 @@ def _draw(client: Client, model_id: str, image: bytes | None) -> Answer[Generate
         answer = client.generate(
             model_id,
             "a lighthouse at dusk, oil on canvas",
-            image=image,
-            strength=None if image is None else 0.6,
-            width=SIDE if image is None else None,
-            height=SIDE if image is None else None,
+            image=None if from_text else first,
+            mask=LEFT_HALF if given is Mode.INPAINT else None,
+            strength=0.6 if given is Mode.IMAGE else None,
+            width=SIDE if from_text else None,
+            height=SIDE if from_text else None,
             steps=STEPS,
             seed=SEED,
             on_progress=step,

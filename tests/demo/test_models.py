@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from demo.inventory import FOLDERS, DemoModel, is_complete
+from demo.inventory import FOLDERS, FROM_PICTURES, WITHIN_MASKS, DemoModel, is_complete
 from demo.models import make_models
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*upcast_vae.*:FutureWarning")
 
-FROM_PICTURES = {DemoModel.SD15_INPAINT, DemoModel.SDXL_REFINER}
 HALF = {DemoModel.SD21, DemoModel.SDXL, DemoModel.SDXL_REFINER}
 REPOSITORY = Path(__file__).parents[2]
 SINGLE_FILES = [
@@ -59,7 +58,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-@pytest.mark.parametrize("model", [model for model in FOLDERS if model not in FROM_PICTURES])
+@pytest.mark.parametrize("model", [model for model in FOLDERS if model not in WITHIN_MASKS | FROM_PICTURES])
 def test_folder_paints_a_finite_picture_that_prompt_and_seed_change(models: Path, model: DemoModel) -> None:
     pipeline = load(models, model)
     picture = paint(pipeline)
