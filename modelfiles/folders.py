@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
+
 from modelfiles import families
 from modelfiles.allowed import (
     ATTENTION_KEYS,
@@ -22,12 +24,14 @@ from modelfiles.allowed import (
     WEIGHTED,
 )
 from modelfiles.fingerprints import Fingerprint
+from modelfiles.fit import check_fit
 from modelfiles.jsonfile import JsonObject, corrupted, read_object, unsafe
 from modelfiles.paths import Roots
 from modelfiles.roles import CONFIGS, SLOTS, check_class, check_needed, check_size, check_slot, check_vocabulary
 from modelfiles.values import check_values
 from modelfiles.weights import WEIGHTS, Weights, find_weights, weight_names
 from protocol.enums import ComponentType
+from protocol.errors import Fault
 from protocol.records import Record
 
 INDEX = "model_index.json"
@@ -50,8 +54,6 @@ TEXT_FILES = (
     "spiece.model",
     "sentencepiece.bpe.model",
     "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
 )
 """What a tokenizer or a processor reads beside its configuration."""
 
@@ -134,6 +136,7 @@ def read_pipeline(folder: Path, roots: Roots, *, with_weights: bool = True) -> P
     parts = [_read_part(folder, name, pair, roots, with_weights) for name, pair in named]
     denoiser = _config_of(parts, ComponentType.UNet, ComponentType.Transformer)
     family = families.of_folder(class_name, denoiser, names)
+    check_fit(family, dict(named), {part.name: _config_of([part]) for part in parts})
     watched += [fingerprint for part in parts for fingerprint in part.watched]
     return PipelineFolder(
         class_name=class_name,
@@ -184,6 +187,17 @@ def _read_part(folder: Path, name: str, pair: tuple[str, str], roots: Roots, wit
 
 
 def _checked_part(folder: Path, name: str, pair: tuple[str, str], roots: Roots, *, with_weights: bool) -> FolderPart:
+    """The part in `folder`; whatever is wrong with it names it."""
+    try:
+        return _part_of(folder, name, pair, roots, with_weights=with_weights)
+    except Fault as fault:
+        info = fault.info
+        message = info.message if name in info.message else f"{name}: {info.message}"
+        told = msgspec.structs.replace(info, message=message, details={"part": name, **info.details})
+        raise Fault.of(told) from None
+
+
+def _part_of(folder: Path, name: str, pair: tuple[str, str], roots: Roots, *, with_weights: bool) -> FolderPart:
     library, class_name = pair
     watched = [Fingerprint.of(folder)]
     refuse_scripts(folder)
@@ -278,9 +292,9 @@ def refuse_scripts(folder: Path) -> None:
 
 
 def _config_of(parts: list[FolderPart], *kinds: ComponentType) -> JsonObject:
-    """The configuration of the first part of one of these kinds."""
+    """The configuration of the first part, of one of these kinds where any is named."""
     for part in parts:
-        if part.type in kinds and part.config:
+        if (not kinds or part.type in kinds) and part.config:
             return read_object(Path(part.config))
     return {}
 

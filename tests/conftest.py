@@ -27,6 +27,7 @@ _SLOW = (
     "simulation",
     "worker/test_cpu.py",
     "worker/test_layouts.py",
+    "worker/test_misfits.py",
     "worker/test_modes.py",
     "worker/test_originals.py",
     "worker/test_process.py",

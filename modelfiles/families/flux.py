@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from modelfiles.families.record import (
     CLIP_CLASSES,
+    CLIP_TOKENIZERS,
     KL_CLASSES,
+    KL_VAES,
     T5_CLASSES,
+    T5_TOKENIZERS,
     TRANSFORMER_PART,
     VAE_CONVERSION,
     VAE_PART,
@@ -94,6 +97,18 @@ FAMILY = Family(
     | {
         ("diffusers", "FluxTransformer2DModel"): ComponentType.Transformer,
         ("diffusers", "FluxControlNetModel"): ComponentType.ControlNet,
+    },
+    slots={
+        "transformer": ("FluxTransformer2DModel",),
+        "vae": KL_VAES,
+        "text_encoder": ("CLIPTextModel",),
+        "tokenizer": CLIP_TOKENIZERS,
+        "text_encoder_2": ("T5EncoderModel",),
+        "tokenizer_2": T5_TOKENIZERS,
+    },
+    widths={
+        "pooled_projection_dim": (("text_encoder", "hidden_size"),),
+        "joint_attention_dim": (("text_encoder_2", "d_model"),),
     },
     file_parts=(
         TRANSFORMER_PART,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from modelfiles.families.record import (
     QWEN_CLASSES,
+    QWEN_TOKENIZERS,
     QWEN_VALUES,
     QWEN_VOCABULARIES,
     TRANSFORMER_PART,
@@ -48,6 +49,13 @@ FAMILY = Family(
         "temperal_downsample": listed(FLAG),
         **keys(FLAG, "zero_cond_t", "use_additional_t_cond", "use_layer3d_rope"),
     },
+    slots={
+        "transformer": ("QwenImageTransformer2DModel",),
+        "vae": ("AutoencoderKLQwenImage",),
+        "text_encoder": ("Qwen2_5_VLForConditionalGeneration",),
+        "tokenizer": QWEN_TOKENIZERS,
+    },
+    widths={"joint_attention_dim": (("text_encoder", "hidden_size"),)},
     file_parts=(TRANSFORMER_PART, VAE_PART, encoder_part(1, "text_encoders.qwen25_7b.")),
     denoiser=Denoiser(
         part="transformer", first="img_in.weight", originals=either("img_in.weight"), packed=4, packed_tensor=4

@@ -34,6 +34,7 @@ class Signature(Record, frozen=True, kw_only=True):
     """
 
     groups: tuple[tuple[str, ...], ...]
+    slots: Mapping[str, tuple[str, ...]] = {}
     widths: Mapping[str, int] = {}
     without: tuple[str, ...] = ()
 
@@ -116,8 +117,10 @@ class Family(Record, frozen=True, kw_only=True):
     `conversions` for other parts: a class's name → a function of diffusers' single-file loader. `configuration` is the
     project's own for such files, a folder of `modelfiles/configurations`.
 
-    `values` bound what their configurations may hold beside what every family's may, `vocabularies` are the sets of
-    files of which a tokenizer of a class needs one, `equivalents` the classes whose configuration serves another too.
+    `slots` are the parts for which not every class will do, and those that will. `widths` are keys of the denoiser's
+    configuration and what they must be: the sum of these keys of these parts. `values` bound what their configurations
+    may hold beside what every family's may, `vocabularies` are the sets of files of which a tokenizer of a class needs
+    one, `equivalents` the classes whose configuration serves another too.
     `chat_template` is how a prompt is put to a text encoder that was trained to chat: a model's own is never run.
 
     Drawn: `modes` with the pipeline's class for each. `has_inpainting_models`: there are some whose denoiser takes the
@@ -155,6 +158,8 @@ class Family(Record, frozen=True, kw_only=True):
     has_control_nets: bool = False
     adapters: tuple[str, ...] = ()
     context_width: int = 0
+    slots: Mapping[str, tuple[str, ...]] = {}
+    widths: Mapping[str, tuple[tuple[str, str], ...]] = {}
     values: Mapping[str, Value] = {}
     vocabularies: Mapping[str, tuple[tuple[str, ...], ...]] = {}
     equivalents: Mapping[str, frozenset[str]] = {}
@@ -207,6 +212,11 @@ QWEN_VALUES = {
     "rms_norm_eps": real(1e-20, 1),
     **keys(FLAG, "attention_bias", "use_sliding_window"),
 }
+CLIP_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
+T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast")
+QWEN_TOKENIZERS = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
+KL_VAES = ("AutoencoderKL", "AutoencoderTiny")
+UNET_SLOTS = {"unet": ("UNet2DConditionModel",), "vae": KL_VAES}
 KL_CLASSES = {
     ("diffusers", "AutoencoderKL"): ComponentType.VAE,
     ("diffusers", "AutoencoderTiny"): ComponentType.VAE,

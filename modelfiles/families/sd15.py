@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from modelfiles.families.record import (
     CLIP_CLASSES,
+    CLIP_TOKENIZERS,
     KL_CLASSES,
     UNET,
     UNET_BLOCKS,
     UNET_CLASSES,
     UNET_CONVERSIONS,
     UNET_PART,
+    UNET_SLOTS,
     VAE_PART,
     Family,
     SchedulerKind,
@@ -31,6 +33,8 @@ FAMILY = Family(
     relatives=("StableDiffusionControlNetPipeline",),
     needed=frozenset({"vae", "scheduler", "unet", "text_encoder", "tokenizer"}),
     classes=UNET_CLASSES | CLIP_CLASSES | KL_CLASSES,
+    slots=UNET_SLOTS | {"text_encoder": ("CLIPTextModel",), "tokenizer": CLIP_TOKENIZERS},
+    widths={"cross_attention_dim": (("text_encoder", "hidden_size"),)},
     file_parts=(UNET_PART, VAE_PART, encoder_part(1, "cond_stage_model.")),
     conversions=UNET_CONVERSIONS,
     configuration="sd15",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from modelfiles.families.record import (
     CLIP_CLASSES,
+    CLIP_TOKENIZERS,
     KL_CLASSES,
+    KL_VAES,
     T5_CLASSES,
+    T5_TOKENIZERS,
     TRANSFORMER_PART,
     VAE_CONVERSION,
     VAE_PART,
@@ -88,6 +91,20 @@ FAMILY = Family(
     | {
         ("diffusers", "SD3Transformer2DModel"): ComponentType.Transformer,
         ("diffusers", "SD3ControlNetModel"): ComponentType.ControlNet,
+    },
+    slots={
+        "transformer": ("SD3Transformer2DModel",),
+        "vae": KL_VAES,
+        "text_encoder": ("CLIPTextModelWithProjection",),
+        "tokenizer": CLIP_TOKENIZERS,
+        "text_encoder_2": ("CLIPTextModelWithProjection",),
+        "tokenizer_2": CLIP_TOKENIZERS,
+        "text_encoder_3": ("T5EncoderModel",),
+        "tokenizer_3": T5_TOKENIZERS,
+    },
+    widths={
+        "pooled_projection_dim": (("text_encoder", "projection_dim"), ("text_encoder_2", "projection_dim")),
+        "joint_attention_dim": (("text_encoder_3", "d_model"),),
     },
     file_parts=(
         TRANSFORMER_PART,

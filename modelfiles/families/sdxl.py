@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from modelfiles.families.record import (
     CLIP_CLASSES,
+    CLIP_TOKENIZERS,
     KL_CLASSES,
     UNET,
     UNET_BLOCKS,
     UNET_CLASSES,
     UNET_CONVERSIONS,
     UNET_PART,
+    UNET_SLOTS,
     VAE_PART,
     Family,
     SchedulerKind,
@@ -31,6 +33,14 @@ FAMILY = Family(
     relatives=("StableDiffusionXLControlNetPipeline",),
     needed=frozenset({"vae", "scheduler", "unet", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"}),
     classes=UNET_CLASSES | CLIP_CLASSES | KL_CLASSES,
+    slots=UNET_SLOTS
+    | {
+        "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+        "tokenizer": CLIP_TOKENIZERS,
+        "text_encoder_2": ("CLIPTextModelWithProjection",),
+        "tokenizer_2": CLIP_TOKENIZERS,
+    },
+    widths={"cross_attention_dim": (("text_encoder", "hidden_size"), ("text_encoder_2", "hidden_size"))},
     file_parts=(
         UNET_PART,
         VAE_PART,

@@ -18,6 +18,7 @@ FAMILY = msgspec.structs.replace(
     relatives=(),
     lacks=frozenset({"text_encoder"}),
     needed=BASE.needed - {"text_encoder", "tokenizer"},
+    widths={"cross_attention_dim": (("text_encoder_2", "hidden_size"),)},
     file_parts=(UNET_PART, VAE_PART, encoder_part(2, "conditioner.embedders.0.")),
     configuration="sdxl_refiner",
     context_width=1280,

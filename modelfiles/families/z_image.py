@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from modelfiles.families.record import (
     KL_CLASSES,
+    KL_VAES,
     QWEN_CHAT,
     QWEN_CLASSES,
+    QWEN_TOKENIZERS,
     QWEN_VALUES,
     QWEN_VOCABULARIES,
     TRANSFORMER_PART,
@@ -71,6 +73,13 @@ FAMILY = Family(
         "t_scale": real(1e-6, 1e6),
     },
     chat_template=QWEN_CHAT,
+    slots={
+        "transformer": ("ZImageTransformer2DModel",),
+        "vae": KL_VAES,
+        "text_encoder": ("Qwen3Model",),
+        "tokenizer": QWEN_TOKENIZERS,
+    },
+    widths={"cap_feat_dim": (("text_encoder", "hidden_size"),)},
     file_parts=(TRANSFORMER_PART, VAE_PART, encoder_part(1, "text_encoders.qwen3_4b.")),
     layout=LAYOUT,
     conversions=VAE_CONVERSION,

@@ -185,5 +185,6 @@ def test_a_models_own_chat_template_is_never_run(copy: Callable[[str], Copy]) ->
     made = copy("tiny-z-image")
     endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     (made.root / made.name / "tokenizer" / "chat_template.jinja").write_text(endless)
+    made.edit("tokenizer/tokenizer_config.json", chat_template=endless)
     reply = made.run(c.Generate(model_id=made.name, prompt="x", steps=1, width=64, height=64))
     assert isinstance(reply, GenerateReply), reply.error
