@@ -67,6 +67,7 @@ bench: $(STAMP)
 	$(BIN)/python -P -m bench.busy
 	$(BIN)/python -P -m bench.catalogue
 	$(BIN)/python -P -m bench.beside
+	$(BIN)/python -P -m bench.families
 	$(BIN)/python -P -m bench.memory
 
 sim: $(STAMP)

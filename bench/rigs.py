@@ -129,18 +129,19 @@ class Broker:
 
 
 class Server:
-    """A whole `vrambroker serve` in a folder of its own; `address` takes commands once every device is ready."""
+    """A whole `vrambroker serve` in a folder of its own; `address` takes commands once every device is ready,
+    `models` is its model root."""
 
     def __init__(self, devices: str, make_models: Callable[[Path], None], **settings: str) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="vrambroker-bench-")
         self.runtime = Path(self._folder.name) / "runtime"
-        models = Path(self._folder.name) / "models"
-        models.mkdir()
-        make_models(models)
+        self.models = Path(self._folder.name) / "models"
+        self.models.mkdir()
+        make_models(self.models)
         environment = {
             **os.environ,
             "VRAMBROKER_RUNTIME": str(self.runtime),
-            "VRAMBROKER_MODELS": str(models),
+            "VRAMBROKER_MODELS": str(self.models),
             "VRAMBROKER_DEVICES": devices,
             "VRAMBROKER_COMMANDS": "tcp://127.0.0.1:0",
             "VRAMBROKER_EVENTS": "tcp://127.0.0.1:0",

@@ -63,6 +63,22 @@ def check_channels(file: ModelFile) -> None:
     raise incompatible(text, part=denoiser.part, tensor=tensor, found=found, expected=expected)
 
 
+def check_parts(file: ModelFile) -> None:
+    """Raise Fault MODEL_INCOMPATIBLE for a single file without a part that nothing of its family draws without.
+
+    What is one part by itself is told by whoever loads it.
+    """
+    family = family_of(file)
+    if family is None or file.kind is not Kind.SINGLE:
+        return
+    there = {part.name for part in file.parts}
+    missing = [part.name for part in family.file_parts if part.name in family.needed - there]
+    if missing:
+        name = Path(file.path).name
+        text = f"{name} ({file.type.value}) has no {' and no '.join(missing)}; {family.name} needs it"
+        raise incompatible(text, missing=missing[0])
+
+
 def _expected(file: ModelFile, family: Family) -> int:
     """The channels of what a denoiser of the file's family is given; 0 where either is not known.
 

@@ -14,6 +14,7 @@ from modelfiles import families
 from modelfiles.families import Family
 from modelfiles.families.record import DIFFUSION, FilePart, Signature
 from modelfiles.headers import Tensor
+from modelfiles.names import Names
 from protocol.enums import ComponentType, ModelType
 
 ADAPTER = re.compile(
@@ -29,6 +30,15 @@ ADAPTER = re.compile(
     re.VERBOSE,
 )
 """What names of an adapter's tensors look like, as trainers write them."""
+
+ADAPTER_BEGINNINGS = ("lora_", "lycoris_")
+ADAPTER_WORDS = (
+    *("lora", "hada_", "lokr_", "oft_", ".a1.", ".a2.", ".b1.", ".b2."),
+    *(".diff.", ".diff\n", ".diff_b", ".dora_scale", ".ia3_l", ".on_input", ".w_norm", ".b_norm"),
+)
+"""Of which each such name has one: a beginning, or a word near its end, the end of its line with it."""
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 CONTEXT_KEYS = re.compile(r"attn2[._]to_k[._](lora_down|lora\.down|lora_A)")
 """The half of an adapter's matrix that takes the text embedding: its last size is their width."""
@@ -119,48 +129,42 @@ def recognise(tensors: Iterable[Tensor]) -> Recognised:
     """
     listed = list(tensors)
     shapes = {tensor.name: tensor.shape for tensor in listed}
-    adapters = sum(ADAPTER.search(name) is not None for name in shapes)
-    neutral = sum(name.endswith(NEUTRAL) for name in shapes)
-    if adapters and 2 * (adapters + neutral) >= len(shapes):
-        return Recognised(ModelType.LoRA, _adapted(shapes))
+    names = Names(shapes)
+    adapters = len(names.matching(ADAPTER, ADAPTER_WORDS, ADAPTER_BEGINNINGS))
+    if adapters and 2 * (adapters + sum(name.endswith(NEUTRAL) for name in shapes)) >= len(shapes):
+        return Recognised(ModelType.LoRA, _adapted(shapes, names))
     if is_embedding(listed):
         return Recognised(ModelType.Diffusion, TEXTUAL_INVERSION)
-    if _fits(CONTROL_NET, shapes):
+    if _fits(CONTROL_NET, shapes, names):
         return Recognised(ModelType.ControlNet, "")
-    family = _family(shapes)
+    family = _family(shapes, names)
     if family is not None:
         return Recognised(family.type, family.name)
-    found = next((kind for kind, signature in PARTS if _fits(signature, shapes)), None)
+    found = next((kind for kind, signature in PARTS if _fits(signature, shapes, names)), None)
     return Recognised(found or (ModelType.LoRA if adapters else ModelType.Unknown), "")
 
 
-def _family(shapes: Mapping[str, tuple[int, ...]]) -> Family | None:
+def _family(shapes: Shapes, names: Names) -> Family | None:
     """The family with the most particular signature that fits."""
     fitting = [
         (signature.marks, family)
         for family in families.ALL
         for signature in family.signatures
-        if _fits(signature, shapes)
+        if _fits(signature, shapes, names)
     ]
     return max(fitting, key=lambda pair: pair[0], default=(0, None))[1]
 
 
-def _fits(signature: Signature, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+def _fits(signature: Signature, shapes: Shapes, names: Names) -> bool:
     if any(shapes.get(name, ())[-1:] != (width,) for name, width in signature.widths.items()):
         return False
-    if not all(any(name.startswith(group) for name in shapes) for group in signature.groups):
-        return False
-    return not (signature.without and any(name.startswith(signature.without) for name in shapes))
+    return all(names.begins(group) for group in signature.groups) and not names.begins(signature.without)
 
 
-def _adapted(shapes: Mapping[str, tuple[int, ...]]) -> str:
+def _adapted(shapes: Shapes, names: Names) -> str:
     """The family that an adapter was made for, where its names or the width of its keys show one alone."""
-    widths = {shape[-1] for name, shape in shapes.items() if CONTEXT_KEYS.search(name) and shape}
-    found = [
-        family.name
-        for family in families.ALL
-        if family.context_width in widths or any(name.startswith(family.adapters) for name in shapes)
-    ]
+    widths = {shapes[name][-1] for name in names.matching(CONTEXT_KEYS, ("lora",)) if shapes[name]}
+    found = [family.name for family in families.ALL if family.context_width in widths or names.begins(family.adapters)]
     return found[0] if len(found) == 1 else ""
 
 
@@ -171,8 +175,7 @@ def used(found: Recognised, tensors: Iterable[Tensor]) -> list[Tensor]:
     """
     listed = [tensor for tensor in tensors if not tensor.name.startswith(UNUSED)]
     parts = file_parts(found, listed)
-    owned = {tensor.name for tensors_of in parts.values() for tensor in tensors_of}
-    return [tensor for tensor in listed if tensor.name in owned] if owned else listed
+    return [tensor for owned in parts.values() for tensor in owned] if parts else listed
 
 
 def is_embedding(tensors: Iterable[Tensor]) -> bool:
@@ -181,10 +184,11 @@ def is_embedding(tensors: Iterable[Tensor]) -> bool:
     The web UI's `emb_params`; `clip_l`, `clip_g` and `t5xxl` of the families with several text encoders; of diffusers
     the word itself, whose one tensor is as wide as a text encoder's embeddings.
     """
-    shapes = {tensor.name: tensor.shape for tensor in tensors}
-    if not shapes or not all(_is_vectors(shape) for shape in shapes.values()):
+    listed = list(tensors)
+    if not listed or not all(_is_vectors(tensor.shape) for tensor in listed):
         return False
-    return shapes.keys() <= EMBEDDINGS or (len(shapes) == 1 and all("." not in name for name in shapes))
+    names = {tensor.name for tensor in listed}
+    return names <= EMBEDDINGS or (len(names) == 1 and all("." not in name for name in names))
 
 
 def _is_vectors(shape: tuple[int, ...]) -> bool:
@@ -204,7 +208,12 @@ def file_parts(found: Recognised, tensors: Iterable[Tensor]) -> dict[FilePart, l
 
 
 def _owned(parts: Iterable[FilePart], tensors: list[Tensor]) -> dict[FilePart, list[Tensor]]:
-    owned = {part: [tensor for tensor in tensors if tensor.name.startswith(part.prefixes)] for part in parts}
+    owned: dict[FilePart, list[Tensor]] = {part: [] for part in parts}
+    for tensor in tensors:
+        for part, taken in owned.items():
+            if tensor.name.startswith(part.prefixes):
+                taken.append(tensor)
+                break
     return {part: taken for part, taken in owned.items() if taken}
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from modelfiles.headers import Tensor
+from modelfiles.names import Names
 from protocol.records import Record
 
 V_MARKS = ("v_pred", "model.v_pred")
@@ -52,19 +53,30 @@ class Statement(Record, frozen=True, kw_only=True):
 
 
 class _Pack(NamedTuple):
+    """A format by the names of what its numbers need; each such name holds one of the words."""
+
     name: str
+    words: tuple[str, ...]
     pattern: re.Pattern[str]
 
 
 PACKS = (
-    _Pack("bitsandbytes NF4 or FP4", re.compile(r"\.(quant_state\.|quant_map$|nested_absmax$|nested_quant_map$)")),
-    _Pack("bitsandbytes 8-bit", re.compile(r"\.(SCB|weight_format)$")),
-    _Pack("bitsandbytes", re.compile(r"\.absmax$")),
-    _Pack("GPTQ or AWQ", re.compile(r"\.(qweight|qzeros|g_idx)$")),
-    _Pack("SVDQuant", re.compile(r"\.(smooth_factor|wscales)$")),
-    _Pack("Quanto", re.compile(r"\.weight\._(data|scale|shift)$")),
-    _Pack("NVFP4 or MXFP8 with block scales", re.compile(r"\.(weight_scale_2|weight_block_scale)$")),
-    _Pack("scaled fp8", re.compile(r"(^|\.)(scaled_fp8|scale_(weight|input)|(weight|input)_scale|comfy_quant)$")),
+    _Pack(
+        "bitsandbytes NF4 or FP4",
+        ("quant_", "absmax"),
+        re.compile(r"\.(quant_state\.|quant_map$|nested_absmax$|nested_quant_map$)"),
+    ),
+    _Pack("bitsandbytes 8-bit", (".SCB", ".weight_format"), re.compile(r"\.(SCB|weight_format)$")),
+    _Pack("bitsandbytes", (".absmax",), re.compile(r"\.absmax$")),
+    _Pack("GPTQ or AWQ", (".qweight", ".qzeros", ".g_idx"), re.compile(r"\.(qweight|qzeros|g_idx)$")),
+    _Pack("SVDQuant", (".smooth_factor", ".wscales"), re.compile(r"\.(smooth_factor|wscales)$")),
+    _Pack("Quanto", (".weight._",), re.compile(r"\.weight\._(data|scale|shift)$")),
+    _Pack("NVFP4 or MXFP8 with block scales", ("_scale",), re.compile(r"\.(weight_scale_2|weight_block_scale)$")),
+    _Pack(
+        "scaled fp8",
+        ("scale", "comfy_quant"),
+        re.compile(r"(^|\.)(scaled_fp8|scale_(weight|input)|(weight|input)_scale|comfy_quant)$"),
+    ),
 )
 """Formats whose numbers mean nothing without others beside them, by the names of those; the most particular first."""
 
@@ -92,9 +104,9 @@ def statement_of(tensors: Iterable[Tensor], metadata: Mapping[str, str]) -> Stat
 
 def packed_format(tensors: Iterable[Tensor]) -> str:
     """The name of the format in which a file's numbers are packed, with a tensor that says so; "" for plain numbers."""
-    names = [tensor.name for tensor in tensors]
+    names = Names(tensor.name for tensor in tensors)
     for pack in PACKS:
-        found = next((name for name in names if pack.pattern.search(name)), None)
-        if found is not None:
-            return f"{pack.name} ({found[:160]})"
+        found = names.matching(pack.pattern, pack.words)
+        if found:
+            return f"{pack.name} ({found[0][:160]})"
     return ""

@@ -13,7 +13,7 @@ import msgspec
 
 from modelfiles.contents import Content
 from modelfiles.model import ModelFile, inspect
-from modelfiles.modes import check_channels
+from modelfiles.modes import check_channels, check_parts
 from modelfiles.paths import named
 from protocol.enums import LoadPriority, LoadSource, ModelPrecision, Tier
 from protocol.errors import ErrorCode, Fault, Recovery
@@ -143,6 +143,7 @@ def _from_disk(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: Re
     file = inspect(ref.path, engine.roots)
     precision.refuse_packed(file)
     check_channels(file)
+    check_parts(file)
     configuration, config_path = wish.configuration, wish.config_path
     if configuration is None and replaced is not None:
         configuration, config_path = replaced.configuration, config_path or replaced.resolved.config_path

@@ -31,6 +31,9 @@ INNER = ("", "transformer.", "model.", "transformer.model.", "model.transformer.
 
 LAST = "{last}"
 OPEN_CLIP_MARK = "transformer.resblocks."
+SOME = 16
+"""Names of a part by which a beginning is tried: of a file in its class's own names most are there."""
+
 MOST_LACKING = 0.5
 """Of a part's tensors: a file that lacks more of them has another layout."""
 
@@ -48,10 +51,16 @@ def converted(
     `prefixes` begin the part's names in the file. Raises KeyError for a tensor that a conversion cannot do without.
     """
     asked = module.state_dict(keep_vars=True).keys()
+    some = list(asked)[:: max(1, len(asked) // SOME)]
     best: Names = {}
     unmet: KeyError | None = None
     for convert in (
-        *(_stripped(prefix + inner) for prefix in (*prefixes, "") for inner in INNER),
+        *(
+            _stripped(prefix + inner)
+            for prefix in (*prefixes, "")
+            for inner in INNER
+            if any(prefix + inner + wrapped + name in held for name in some for wrapped in ("", WRAPPER))
+        ),
         *_conversions(family, class_name, tuple(prefixes), held),
     ):
         try:

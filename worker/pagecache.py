@@ -9,6 +9,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+_RESIDENT = bytes(byte & 1 for byte in range(256))
+"""Of what `mincore` says of a page, the lowest bit; the others mean nothing."""
+
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
@@ -51,6 +54,6 @@ def _mapped_pages(descriptor: int, size: int) -> tuple[int, int] | None:
         vector = ctypes.create_string_buffer(pages)
         if libc.mincore(address, size, vector) != 0:
             return None
-        return sum(byte & 1 for byte in vector.raw[:pages]), pages
+        return vector.raw[:pages].translate(_RESIDENT).count(1), pages
     finally:
         libc.munmap(address, size)
