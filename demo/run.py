@@ -201,8 +201,8 @@ def _generate(client: Client, ids: dict[DemoModel, str], output: Path) -> None:
         first = first or picture.data
         file = output / f"{model}{ENDINGS[given]}{picture.suffix}"
         file.write_bytes(picture.data)
-        timings.add_row(Text(str(file)), *_figures(answer.reply))
-    console.print(timings)
+        timings.add_row(Text(file.name), *_figures(answer.reply))
+    console.print(timings, Text(f"in {output}"))
 
 
 def _pictures() -> Iterator[tuple[DemoModel, Mode]]:

@@ -99,7 +99,7 @@ def named(own: Any, name: str) -> Any:
 def kind_of(own: Any) -> SchedulerKind:
     """What models a scheduler is for."""
     name = type(own).__name__
-    if name.startswith("FlowMatch"):
+    if name.startswith("FlowMatch") or own.config.get("use_flow_sigmas"):
         return SchedulerKind.FLOW
     return SchedulerKind.EDM if name.startswith("EDM") else SchedulerKind.NOISE
 
