@@ -60,7 +60,9 @@ class _Pack(NamedTuple):
     pattern: re.Pattern[str]
 
 
+SCALED_FP8 = "scaled fp8"
 PACKS = (
+    _Pack("quantization by layers", (".comfy_quant",), re.compile(r"\.comfy_quant$")),
     _Pack(
         "bitsandbytes NF4 or FP4",
         ("quant_", "absmax"),
@@ -73,9 +75,9 @@ PACKS = (
     _Pack("Quanto", (".weight._",), re.compile(r"\.weight\._(data|scale|shift)$")),
     _Pack("NVFP4 or MXFP8 with block scales", ("_scale",), re.compile(r"\.(weight_scale_2|weight_block_scale)$")),
     _Pack(
-        "scaled fp8",
-        ("scale", "comfy_quant"),
-        re.compile(r"(^|\.)(scaled_fp8|scale_(weight|input)|(weight|input)_scale|comfy_quant)$"),
+        SCALED_FP8,
+        ("scale",),
+        re.compile(r"(^|\.)(scaled_fp8|scale_(weight|input)|(weight|input)_scale)$"),
     ),
 )
 """Formats whose numbers mean nothing without others beside them, by the names of those; the most particular first."""

@@ -36,6 +36,7 @@ TORCH_FILES = {
     "worker/parts.py",
     "worker/pipelines.py",
     "worker/running.py",
+    "worker/scales.py",
     "worker/schedules.py",
     "worker/singles.py",
     "worker/skeleton.py",

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelfiles.headers import DTYPE_BITS
-from modelfiles.model import ModelFile
+from modelfiles.model import Kind, ModelFile
+from modelfiles.statements import SCALED_FP8
 from protocol.enums import ModelPrecision
 from protocol.errors import ErrorCode, Fault, Recovery
 
@@ -41,9 +42,10 @@ def own(file: ModelFile) -> ModelPrecision | None:
 
 def automatic(file: ModelFile, computes_well: Sequence[ModelPrecision]) -> ModelPrecision:
     """What `Auto` means: the file's own type where the device computes in it well, else one of the same width that it
-    does, else Float32 (on a virtual device, the one type that it has)."""
+    does, of fp8 one of the next, else Float32 (on a virtual device, the one type that it has)."""
     found = own(file)
     choices = [found, SAME_WIDTH.get(found)] if found is not None else []
+    choices += [ModelPrecision.BFloat16, ModelPrecision.Float16] if found is ModelPrecision.Float8 else []
     for choice in (*choices, ModelPrecision.Float32):
         if choice is not None and choice in computes_well:
             return choice
@@ -61,8 +63,8 @@ def estimate_bytes(file: ModelFile, precision: ModelPrecision) -> int:
 
 
 def refuse_packed(file: ModelFile) -> None:
-    """Raise Fault NOT_SUPPORTED for a file whose numbers mean nothing without the scales beside them."""
-    if file.packed:
+    """Raise Fault NOT_SUPPORTED for numbers that mean nothing by themselves; a single file's scaled fp8 is unscaled."""
+    if file.packed and not (file.kind is Kind.SINGLE and file.packed.startswith(SCALED_FP8)):
         name = Path(file.path).name
         text = f"{name} holds weights packed as {file.packed}: this version takes plain numbers alone"
         raise Fault(ErrorCode.NOT_SUPPORTED, text, details={"format": file.packed.partition(" (")[0]})

@@ -30,6 +30,7 @@ from worker.configurations import Configuration, configuration_source, own_token
 from worker.devices.base import Build
 from worker.job import Job
 from worker.parts import DTYPES, Tell, build_part, class_of, make_private, tensor_bytes, told
+from worker.scales import check_scales, plain, unscaled
 from worker.skeleton import CONFIG, SCHEDULER_CONFIG, Held, check_module, module_of
 from worker.staging import Staging
 
@@ -105,6 +106,7 @@ class Single:
     def _checked(self, part: Part) -> torch.nn.Module:
         """The part without memory, held against its tensors. Raises Fault."""
         tensors = self._tensors(part)
+        check_scales(part.name, self._owned(part))
         config = self._config(part)
         try:
             module = check_module(part.name, class_of(part), config, Held.of(tensors, exact=False))
@@ -146,14 +148,17 @@ class Single:
 
     def _filled(self, part: Part, skeleton: torch.nn.Module) -> torch.nn.Module:
         """The part with its tensors, each a private copy in the precision asked for."""
-        cls = class_of(part)
+        cls, wanted = class_of(part), DTYPES[self._build.precision]
         with safe_open(self._weights, "pt") as file:
-            held = {tensor.name: file.get_tensor(tensor.name) for tensor in self._tensors(part)}
+            names = frozenset(tensor.name for tensor in self._header.tensors)
+            held = {
+                tensor.name: unscaled(tensor.name, file.get_tensor(tensor.name), file.get_tensor, names, wanted)
+                for tensor in self._tensors(part)
+            }
             found = self._converted(part, skeleton, held)
             with init_empty_weights(include_buffers=False):
                 module = module_of(cls, self._config(part))
             own = module.state_dict(keep_vars=True)
-            wanted = DTYPES[self._build.precision]
             kept = _kept_in_float32(cls, wanted)
             state = {
                 name: _private(found[name], torch.float32 if any(word in name for word in kept) else wanted)
@@ -166,6 +171,9 @@ class Single:
         return module.eval()
 
     def _tensors(self, part: Part) -> list[Tensor]:
+        return plain(self._owned(part))
+
+    def _owned(self, part: Part) -> list[Tensor]:
         starts = tuple(part.prefixes) or ("",)
         return [tensor for tensor in self._header.tensors if tensor.name.startswith(starts)]
 
