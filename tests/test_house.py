@@ -27,14 +27,17 @@ MAY_IMPORT = {
 PRODUCT = [*MAY_IMPORT, "demo"]
 HEAVY = {"torch", "diffusers", "transformers"}
 TORCH_FILES = {
+    "worker/arena.py",
     "worker/configurations.py",
     "worker/devices/cpu.py",
     "worker/devices/cuda.py",
     "worker/devices/torch_device.py",
+    "worker/filling.py",
     "worker/livetensors.py",
     "worker/originals.py",
     "worker/parts.py",
     "worker/pipelines.py",
+    "worker/reader.py",
     "worker/running.py",
     "worker/scales.py",
     "worker/schedules.py",

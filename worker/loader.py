@@ -22,8 +22,9 @@ from protocol.errors import ErrorCode, Fault
 from worker.configurations import Configuration
 from worker.devices.base import Build, PartBytes
 from worker.job import Job
-from worker.parts import Tell, build_part, make_private, tensor_bytes, told
+from worker.parts import Tell, build_part, tensor_bytes, told
 from worker.pipelines import Pipelines, pipeline_arguments
+from worker.reader import Reader
 from worker.singles import Single
 from worker.staging import Staging
 from worker.vocabularies import bound_tokenizers
@@ -52,17 +53,14 @@ def _folder(build: Build, staging: Staging, job: Job, tell: Tell) -> Pipelines:
     file = build.file
     family = _family(file.class_name, file.family, Path(file.path).name)
     components: dict[str, Any] = {}
-    done = 0
+    reader = Reader(job.check, lambda done: tell("read", done))
+    began = time.perf_counter()
     for part in file.parts:
         job.check()
-        tell("build", done)
-        began = time.perf_counter()
-        component = build_part(part, staging.folder(part.name, part.reads), build.precision)
-        built = time.perf_counter()
-        done += make_private(component)
-        job.phases["build_ms"] += (built - began) * 1000
-        job.phases["read_ms"] += (time.perf_counter() - built) * 1000
-        components[part.name] = component
+        tell("build", reader.bytes)
+        components[part.name] = build_part(part, staging.folder(part.name, part.reads), build.precision, reader)
+    job.phases["read_ms"] = reader.seconds * 1000
+    job.phases["build_ms"] = (time.perf_counter() - began - reader.seconds) * 1000
     index = staging.file(str(Path(file.path) / folders.INDEX), folders.INDEX)
     return _pipelines(family, components, read_object(Path(index)))
 

@@ -78,6 +78,27 @@ def converted(
     return None
 
 
+def own_places(module: torch.nn.Module, tensors: Iterable[Tensor]) -> dict[str, str] | None:
+    """The names that a module asks for, each with the tensor of the files that stands there; None where one is absent.
+
+    Only the names of the class itself are known here, with or without what its library puts before them.
+    """
+    held = {tensor.name: torch.empty(tensor.shape, device="meta") for tensor in tensors}
+    names = {id(tensor): name for name, tensor in held.items()}
+    asked = module.state_dict(keep_vars=True)
+    tied = _tied(module)
+    for inner in INNER:
+        found = _stripped(inner)(held, module)
+        absent = [
+            name
+            for name, tensor in asked.items()
+            if name not in found and not name.endswith(COMPUTED) and not tied[id(tensor)] & found.keys()
+        ]
+        if not absent:
+            return {name: names[id(found[name])] for name in asked if name in found}
+    return None
+
+
 def lacking(
     family: Family, class_name: str, module: torch.nn.Module, prefixes: Iterable[str], tensors: Iterable[Tensor]
 ) -> list[str]:

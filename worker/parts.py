@@ -5,10 +5,10 @@ Decides how a part of a folder is built, and how what libraries raise is told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffusers
 import torch
@@ -18,12 +18,16 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from modelfiles.allowed import COMPONENTS
-from modelfiles.jsonfile import corrupted
+from modelfiles.headers import Header
+from modelfiles.jsonfile import corrupted, read_object
 from modelfiles.model import Part
 from protocol.enums import ComponentType, ModelPrecision
 from protocol.errors import ErrorCode, Fault
 from settings.logs import Logger
-from worker.skeleton import check_folder, check_scheduler
+from worker.filling import chooser, filled
+from worker.originals import own_places
+from worker.reader import Reader
+from worker.skeleton import CONFIG, check_folder, check_scheduler
 
 DTYPES = {
     ModelPrecision.Float32: torch.float32,
@@ -37,6 +41,16 @@ Tell = Callable[[str, int], None]
 """Told of a stage and the bytes done."""
 
 log = Logger()
+
+Headers = dict[Path, Header]
+
+
+class Reading(NamedTuple):
+    """By what a part is read, and in which type it is wanted."""
+
+    reader: Reader
+    wanted: torch.dtype
+
 
 for _library in (diffusers_logging, transformers_logging):
     _library.set_verbosity_error()
@@ -63,7 +77,7 @@ def told(
         raise Fault(code, f"{what} could not be built: {type(error).__name__}{why(error)}") from None
 
 
-def build_part(part: Part, folder: str, precision: ModelPrecision) -> Any:
+def build_part(part: Part, folder: str, precision: ModelPrecision, reader: Reader) -> Any:
     """One part of a checked folder, in host memory; `folder` holds its files. Raises Fault."""
     if (part.library, part.class_name) not in COMPONENTS:
         raise Fault(
@@ -74,7 +88,16 @@ def build_part(part: Part, folder: str, precision: ModelPrecision) -> Any:
         check_scheduler(part.name, cls, Path(folder))
     if not part.files:
         return readable(part, lambda: cls.from_pretrained(folder, local_files_only=True))
-    check_folder(part.name, cls, Path(folder))
+    skeleton, headers = check_folder(part.name, cls, Path(folder))
+    places = own_places(skeleton, [tensor for header in headers.values() for tensor in header.tensors])
+    if places is None:
+        return _by_library(part, cls, folder, precision)
+    read = Reading(reader, DTYPES[precision])
+    return _read(cls, Path(folder), skeleton, headers=headers, places=places, read=read)
+
+
+def _by_library(part: Part, cls: Any, folder: str, precision: ModelPrecision) -> Any:
+    """A part whose files have names of older versions of its class, which its library knows. Raises Fault."""
     wanted = {"dtype" if issubclass(cls, transformers.PreTrainedModel) else "torch_dtype": DTYPES[precision]}
     with told(part.name):
         model, info = cls.from_pretrained(
@@ -85,7 +108,21 @@ def build_part(part: Part, folder: str, precision: ModelPrecision) -> Any:
         names = ", ".join(missing[:3])
         text = f"{part.name} lacks {len(missing)} tensors that its configuration asks for: {names}"
         raise Fault(ErrorCode.MODEL_CORRUPTED, text, details={"missing": missing[:20]})
+    make_private(model)
     return model.eval()
+
+
+def _read(
+    cls: Any, folder: Path, skeleton: torch.nn.Module, *, headers: Headers, places: Mapping[str, str], read: Reading
+) -> torch.nn.Module:
+    """A part whose files have its class's own names: `places` are those and what stands there."""
+    used = frozenset(places.values())
+    files = [(path, header, [one for one in header.tensors if one.name in used]) for path, header in headers.items()]
+    with told(folder.name):
+        held = read.reader.read(files, chooser(cls, read.wanted))
+        module = filled(cls, read_object(folder / CONFIG), skeleton, {own: held[name] for own, name in places.items()})
+    make_private(module, copied=True)
+    return module
 
 
 def readable(part: Part, read: Callable[[], Any]) -> Any:
@@ -106,10 +143,10 @@ def class_of(part: Part) -> Any:
     return getattr(LIBRARIES[part.library], part.class_name)
 
 
-def make_private(component: object, copied: Collection[str] = ()) -> int:
+def make_private(component: object, *, copied: bool = False) -> int:
     """Give every parameter and buffer memory of its own, so that no weight stays mapped to a file. Bytes of all.
 
-    Those named in `copied` have it already.
+    `copied`: they have it already, and are only counted.
     """
     if not isinstance(component, torch.nn.Module):
         return 0
@@ -118,7 +155,7 @@ def make_private(component: object, copied: Collection[str] = ()) -> int:
     for name, tensor in (*component.named_parameters(), *component.named_buffers()):
         if tensor.is_meta:
             raise Fault(ErrorCode.MODEL_CORRUPTED, f"the tensor {name} is in no file")
-        if name not in copied:
+        if not copied:
             tensor.data = tensor.data.clone()
         size += tensor_bytes(tensor)
     return size

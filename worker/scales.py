@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Container, Iterable
 
 import torch
 
@@ -20,9 +20,16 @@ BESIDE = re.compile(r"(^|\.)(scaled_fp8|scale_(weight|input)|(weight|input)_scal
 """What no class asks for: scales of weights and of what goes in, and the mark of such a file."""
 
 
-def plain(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """The tensors without the scales beside them."""
-    return [tensor for tensor in tensors if BESIDE.search(tensor.name) is None]
+def is_beside(name: str) -> bool:
+    """Whether a tensor only says how others are meant."""
+    return BESIDE.search(name) is not None
+
+
+def scale_of(name: str, names: Container[str]) -> str:
+    """The scale of a weight; "" for a tensor without one."""
+    if not name.endswith(WEIGHT):
+        return ""
+    return next((one for end in OF_WEIGHTS if (one := name.removesuffix(WEIGHT) + end) in names), "")
 
 
 def check_scales(part: str, tensors: Iterable[Tensor]) -> None:
@@ -36,16 +43,10 @@ def check_scales(part: str, tensors: Iterable[Tensor]) -> None:
             raise incompatible(text, part=part, tensor=name, found=found, expected=expected)
 
 
-def unscaled(
-    name: str, tensor: torch.Tensor, read: Callable[[str], torch.Tensor], names: frozenset[str], wanted: torch.dtype
-) -> torch.Tensor:
-    """A weight as it is meant, in the wanted type: computed in Float32, as loaders that draw with such files do."""
-    scale_name = next((one for end in OF_WEIGHTS if (one := name.removesuffix(WEIGHT) + end) in names), "")
-    if not name.endswith(WEIGHT) or not scale_name:
-        return tensor
-    scale = read(scale_name).float()
+def unscaled(tensor: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """A weight as it is meant, in Float32, as loaders that draw with such files compute it."""
     shape = (-1, *[1] * (tensor.ndim - 1)) if scale.numel() > 1 else ()
-    return (tensor.float() * scale.reshape(shape)).to(wanted)
+    return tensor.float() * scale.float().reshape(shape)
 
 
 def _weight_of(name: str) -> str:

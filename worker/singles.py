@@ -10,12 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import msgspec
 import torch
-import transformers
-from accelerate import init_empty_weights
-from safetensors import safe_open
 
 from modelfiles import folders
 from modelfiles.allowed import COMPONENTS, WEIGHTED
@@ -28,10 +24,12 @@ from protocol.errors import ErrorCode, Fault
 from worker import originals, schedules
 from worker.configurations import Configuration, configuration_source, own_tokenizers
 from worker.devices.base import Build
+from worker.filling import chooser, filled
 from worker.job import Job
-from worker.parts import DTYPES, Tell, build_part, class_of, make_private, tensor_bytes, told
-from worker.scales import check_scales, plain, unscaled
-from worker.skeleton import CONFIG, SCHEDULER_CONFIG, Held, check_module, module_of
+from worker.parts import DTYPES, Tell, build_part, class_of, make_private, told
+from worker.reader import Reader
+from worker.scales import check_scales, is_beside, scale_of, unscaled
+from worker.skeleton import CONFIG, SCHEDULER_CONFIG, Held, check_module
 from worker.staging import Staging
 
 
@@ -56,22 +54,22 @@ class Single:
         self._check_needed(parts)
         modules = {part.name: self._checked(part) for part in parts if part.files}
         components: dict[str, Any] = dict(own_tokenizers(self._configuration))
-        done = 0
+        reader = Reader(job.check, lambda done: tell("read", done))
         for part in parts:
             job.check()
-            tell("build", done)
+            tell("build", reader.bytes)
             began = time.perf_counter()
             if part.files:
                 with told(self._name, ErrorCode.MODEL_LOADING_FAILED):
-                    component = self._filled(part, modules.pop(part.name))
-                done += sum(tensor_bytes(tensor) for tensor in component.parameters())
-                job.phases["read_ms"] += (time.perf_counter() - began) * 1000
+                    component = self._filled(part, modules.pop(part.name), reader)
             elif part.name not in components:
-                component = build_part(part, str(self._folder / part.name), self._build.precision)
-                job.phases["build_ms"] += (time.perf_counter() - began) * 1000
+                component = build_part(part, str(self._folder / part.name), self._build.precision, reader)
             else:
                 component = components[part.name]
             components[part.name] = component
+            job.phases["build_ms"] += (time.perf_counter() - began) * 1000
+        job.phases["read_ms"] = reader.seconds * 1000
+        job.phases["build_ms"] -= job.phases["read_ms"]
         components["scheduler"] = self._stated_scheduler(components["scheduler"], job)
         return components
 
@@ -146,32 +144,27 @@ class Single:
             raise incompatible(f"{self._name}: {text} of {part.class_name}", part=part.name, tensor=first)
         return found
 
-    def _filled(self, part: Part, skeleton: torch.nn.Module) -> torch.nn.Module:
-        """The part with its tensors, each a private copy in the precision asked for."""
+    def _filled(self, part: Part, skeleton: torch.nn.Module, reader: Reader) -> torch.nn.Module:
+        """The part with its tensors, in the precision asked for."""
         cls, wanted = class_of(part), DTYPES[self._build.precision]
-        with safe_open(self._weights, "pt") as file:
-            names = frozenset(tensor.name for tensor in self._header.tensors)
-            held = {
-                tensor.name: unscaled(tensor.name, file.get_tensor(tensor.name), file.get_tensor, names, wanted)
-                for tensor in self._tensors(part)
-            }
-            found = self._converted(part, skeleton, held)
-            with init_empty_weights(include_buffers=False):
-                module = module_of(cls, self._config(part))
-            own = module.state_dict(keep_vars=True)
-            kept = _kept_in_float32(cls, wanted)
-            state = {
-                name: _private(found[name], torch.float32 if any(word in name for word in kept) else wanted)
-                for name in own
-                if name in found
-            }
-        module.load_state_dict(state, strict=False, assign=True)
-        _tie(module, skeleton)
-        make_private(module, copied=state.keys())
-        return module.eval()
+        choose, names = chooser(cls, wanted), frozenset(tensor.name for tensor in self._header.tensors)
+        scaled = {scale: tensor for tensor in names if (scale := scale_of(tensor, names))}
+        raw = frozenset(scaled.values())
+
+        def chosen(name: str, source: torch.dtype) -> torch.dtype:
+            return source if name in raw or name in scaled else choose(name, source)
+
+        owned = [tensor for tensor in self._owned(part) if tensor.name in scaled or not is_beside(tensor.name)]
+        held = reader.read([(Path(self._weights), self._header, owned)], chosen)
+        for scale, name in scaled.items():
+            if name in held and scale in held:
+                held[name] = unscaled(held[name], held.pop(scale)).to(wanted)
+        module = filled(cls, self._config(part), skeleton, self._converted(part, skeleton, held))
+        make_private(module, copied=True)
+        return module
 
     def _tensors(self, part: Part) -> list[Tensor]:
-        return plain(self._owned(part))
+        return [tensor for tensor in self._owned(part) if not is_beside(tensor.name)]
 
     def _owned(self, part: Part) -> list[Tensor]:
         starts = tuple(part.prefixes) or ("",)
@@ -195,38 +188,3 @@ class Single:
         made, warnings = schedules.stated(own, says, written, sigmas)
         job.warnings += warnings
         return made
-
-
-def _kept_in_float32(cls: Any, wanted: torch.dtype) -> tuple[str, ...]:
-    """What a class keeps in Float32 whatever is asked for, as its library reads it from a folder."""
-    if wanted is torch.float32:
-        return ()
-    kept = tuple(getattr(cls, "_keep_in_fp32_modules", None) or ())
-    strict = tuple(getattr(cls, "_keep_in_fp32_modules_strict", None) or ())
-    if issubclass(cls, transformers.PreTrainedModel):
-        return strict + (kept if wanted is torch.float16 else ())
-    return kept if issubclass(cls, diffusers.ModelMixin) else ()
-
-
-def _private(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A contiguous copy; numbers that are no fractions keep their type."""
-    wanted = dtype if tensor.is_floating_point() else tensor.dtype
-    return tensor.to(wanted, copy=True, memory_format=torch.contiguous_format)
-
-
-def _tie(module: torch.nn.Module, skeleton: torch.nn.Module) -> None:
-    """Let one tensor stand in all of the places that it has in the skeleton: the one that the file had."""
-    places: dict[int, list[str]] = {}
-    for name, tensor in skeleton.state_dict(keep_vars=True).items():
-        places.setdefault(id(tensor), []).append(name)
-    for names in places.values():
-        there = [name for name in names if not _at(module, name).is_meta]
-        for name in names if there and len(names) > 1 else ():
-            parent, _, last = name.rpartition(".")
-            setattr(module.get_submodule(parent), last, _at(module, there[0]))
-
-
-def _at(module: torch.nn.Module, name: str) -> torch.Tensor:
-    parent, _, last = name.rpartition(".")
-    found: torch.Tensor = getattr(module.get_submodule(parent), last)
-    return found

@@ -22,7 +22,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from modelfiles.headers import Tensor, read_header
+from modelfiles.headers import Header, Tensor, read_header
 from modelfiles.jsonfile import JsonObject, incompatible, read_object
 from protocol.errors import Fault, brief
 from protocol.records import Record
@@ -58,11 +58,14 @@ class Held(Record, frozen=True, kw_only=True):
         return Held(shapes=shapes, elements=sum(map(math.prod, shapes.values())), exact=exact)
 
 
-def check_folder(part: str, cls: Any, folder: Path) -> None:
-    """A part with weights in a diffusers folder. Raises Fault MODEL_INCOMPATIBLE."""
-    files = [path for path in folder.iterdir() if path.suffix == ".safetensors"]
-    tensors = [tensor for path in files for tensor in read_header(path).tensors]
-    check_module(part, cls, read_object(folder / CONFIG), Held.of(tensors, exact=True))
+def check_folder(part: str, cls: Any, folder: Path) -> tuple[torch.nn.Module, dict[Path, Header]]:
+    """The module without memory of a part with weights in a diffusers folder, and the headers of its files.
+
+    Raises Fault MODEL_INCOMPATIBLE.
+    """
+    headers = {path: read_header(path) for path in sorted(folder.iterdir()) if path.suffix == ".safetensors"}
+    tensors = [tensor for header in headers.values() for tensor in header.tensors]
+    return check_module(part, cls, read_object(folder / CONFIG), Held.of(tensors, exact=True)), headers
 
 
 def check_module(part: str, cls: Any, config: JsonObject, held: Held) -> torch.nn.Module:

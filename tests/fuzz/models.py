@@ -27,6 +27,7 @@ from protocol.errors import ErrorCode, Fault
 from protocol.link import ModelRef
 from tests.worker.bench import Bench, worker_spec
 from worker import parts
+from worker.reader import Reader
 from worker.staging import Staging
 
 BAD_VALUES: tuple[Any, ...] = (
@@ -85,7 +86,9 @@ class Copies:
             staging.verify()
 
     def _build(self, part: Part, staging: Staging) -> None:
-        parts.build_part(part, staging.folder(part.name, part.reads), ModelPrecision.Float32)
+        parts.build_part(
+            part, staging.folder(part.name, part.reads), ModelPrecision.Float32, Reader(lambda: None, lambda _: None)
+        )
 
 
 def fuzz_values(original: Path, seed: int, count: int) -> Counter[str]:

@@ -138,7 +138,7 @@ def test_what_no_scheduler_here_could_draw_is_refused_at_the_load(shelf: Shelf) 
     assert error.code is ErrorCode.MODEL_INCOMPATIBLE and "edm_mean" in error.message
 
 
-@pytest.mark.parametrize("ending", ["scale_weight", "weight_scale", "quant_state.bitsandbytes__nf4"])
+@pytest.mark.parametrize("ending", ["comfy_quant", "qweight", "quant_state.bitsandbytes__nf4"])
 def test_packed_weights_are_refused_by_the_name_of_their_format_and_evict_nobody(shelf: Shelf, ending: str) -> None:
     plain = shelf.add("plain")
     shelf.load(plain)
