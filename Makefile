@@ -68,6 +68,7 @@ bench: $(STAMP)
 	$(BIN)/python -P -m bench.catalogue
 	$(BIN)/python -P -m bench.beside
 	$(BIN)/python -P -m bench.families
+	$(BIN)/python -P -m bench.load
 	$(BIN)/python -P -m bench.memory
 
 sim: $(STAMP)

@@ -5,15 +5,12 @@ What the C library frees it may keep; a block that the system mapped goes back t
 
 from __future__ import annotations
 
-import contextlib
 import math
 import mmap
 
 import torch
 
 ALIGNMENT_BYTES = 64
-HUGE_BYTES = 8 << 20
-"""From here a block asks for huge pages: fewer faults, and half the time of the first copy into it."""
 
 
 class Arena:
@@ -22,9 +19,6 @@ class Arena:
     def __init__(self, size_bytes: int) -> None:
         self._map = mmap.mmap(-1, max(size_bytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._used = 0
-        if size_bytes >= HUGE_BYTES:
-            with contextlib.suppress(OSError, AttributeError):
-                self._map.madvise(mmap.MADV_HUGEPAGE)
 
     def tensor(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """The next tensor, of zeros."""

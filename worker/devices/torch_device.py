@@ -56,6 +56,9 @@ class TorchDevice(Device):
         clear_leftovers(self._runtime, self._device_id)
         self.out_of_memory = torch.OutOfMemoryError
         self.open()
+        # What the imports made stays: no collection has to look at it again.
+        gc.collect()
+        gc.freeze()
 
     def build(self, build: Build, job: Job, tell: Callable[[str, int], None]) -> BuiltModel:
         from worker.configurations import configuration_of  # noqa: PLC0415
