@@ -14,7 +14,9 @@ CHANNELS = 9
 
 
 def unet() -> UNet2DConditionModel:
-    return UNet2DConditionModel.from_config({**sd15.unet().config, "in_channels": CHANNELS})
+    # What begins with an underscore names the defaults, which would be taken instead.
+    own = {key: value for key, value in sd15.unet().config.items() if not key.startswith("_")}
+    return UNet2DConditionModel(**own | {"in_channels": CHANNELS})
 
 
 def pipeline() -> StableDiffusionInpaintPipeline:

@@ -114,6 +114,12 @@ def test_within_a_mask_all_is_painted_and_beside_it_every_pixel_is_kept(
         assert any("black everywhere" in warning for warning in again.reply.warnings)
 
 
+@pytest.mark.parametrize("name", ["tiny-sd15-inpaint", "tiny-sd15-inpaint-single.safetensors"])
+def test_an_inpainting_model_draws_within_a_mask_alone(model_root: Path, name: str) -> None:
+    file = inspect(model_root / name, Roots([model_root]))
+    assert (file.in_channels, modes_of(file)) == (9, (Mode.INPAINT,))
+
+
 def test_a_mask_of_another_shape_is_refused_by_its_place_and_one_of_another_size_is_scaled(
     model_root: Path, root: Path
 ) -> None:
