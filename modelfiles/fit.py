@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from modelfiles.families import Family, SchedulerKind
+from modelfiles.families import Family, SchedulerKind, flat
 from modelfiles.jsonfile import JsonObject, corrupted, incompatible
 
 FLOW_SIGMAS = "use_flow_sigmas"
@@ -68,6 +68,5 @@ def _width(config: JsonObject, key: str) -> int | None:
 
 def _flat(value: object) -> int | None:
     """A whole number, or the one that stands for every block; None for anything else."""
-    if isinstance(value, list) and value and all(item == value[0] for item in value):
-        value = value[0]
-    return value if type(value) is int else None
+    one = flat(value)
+    return one if type(one) is int else None

@@ -17,9 +17,6 @@ class Names:
         self._sorted = sorted(names)
         self._ends = "".join(f"{end}\n" for end in {name[-END:] for name in self._sorted})
 
-    def __len__(self) -> int:
-        return len(self._sorted)
-
     def begins(self, beginnings: Iterable[str]) -> bool:
         """Whether any name has one of these beginnings; an exact name begins itself."""
         for beginning in beginnings:

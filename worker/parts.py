@@ -58,9 +58,7 @@ for _library in (diffusers_logging, transformers_logging):
 
 
 @contextmanager
-def told(
-    what: str, code: ErrorCode = ErrorCode.MODEL_INCOMPATIBLE, why: Callable[[Exception], str] = lambda _: ""
-) -> Iterator[None]:
+def told(what: str, code: ErrorCode = ErrorCode.MODEL_INCOMPATIBLE) -> Iterator[None]:
     """Whatever a library raises, as a Fault of this code; MODEL_LOADING_FAILED where a file or a module is not there.
 
     Only libraries' own calls belong in it: an error of ours is an incident.
@@ -74,7 +72,7 @@ def told(
         log.exception("a library could not load a model", model=what)
         if isinstance(error, OSError | ImportError):
             code = ErrorCode.MODEL_LOADING_FAILED
-        raise Fault(code, f"{what} could not be built: {type(error).__name__}{why(error)}") from None
+        raise Fault(code, f"{what} could not be built: {type(error).__name__}") from None
 
 
 def build_part(part: Part, folder: str, precision: ModelPrecision, reader: Reader) -> Any:

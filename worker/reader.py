@@ -6,6 +6,7 @@ that a file which is cut meanwhile is an error and not the end of the process. B
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -80,7 +81,7 @@ class Reader:
         wanted = [
             (tensor, choose(tensor.name, _type_of(tensor, path))) for path, _, tensors in listed for tensor in tensors
         ]
-        arena = Arena(sum(aligned(_count(tensor) * dtype.itemsize) for tensor, dtype in wanted))
+        arena = Arena(sum(aligned(math.prod(tensor.shape) * dtype.itemsize) for tensor, dtype in wanted))
         made = {tensor.name: arena.tensor(tensor.shape, dtype) for tensor, dtype in wanted}
         descriptors: list[int] = []
         began = time.perf_counter()
@@ -155,10 +156,3 @@ def _type_of(tensor: Tensor, path: Path) -> torch.dtype:
         text = f"{path.name}: the tensor {tensor.name} is of {tensor.dtype}, which no weight here is"
         raise corrupted(text, tensor=tensor.name)
     return TYPES[tensor.dtype]
-
-
-def _count(tensor: Tensor) -> int:
-    count = 1
-    for side in tensor.shape:
-        count *= side
-    return count

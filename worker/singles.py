@@ -137,7 +137,8 @@ class Single:
 
     def _converted(self, part: Part, module: torch.nn.Module, held: originals.Names) -> originals.Names:
         """Raises Fault MODEL_INCOMPATIBLE for names of no known layout."""
-        found = originals.converted(self._family, part.class_name, module, part.prefixes, held)
+        with told(f"{self._name}: its {part.name}"):
+            found = originals.converted(self._family, part.class_name, module, part.prefixes, held)
         if found is None:
             first = min(held, default="")
             text = f"the tensors of its {part.name}, first {first[:120]}, have the names of no known layout"

@@ -13,7 +13,7 @@ from pathlib import Path
 from modelfiles.families.record import Family, SchedulerKind
 from protocol.enums import ModelType
 
-__all__ = ["ALL", "CONFIGURATIONS", "Family", "SchedulerKind", "named", "of_folder", "of_type"]
+__all__ = ["ALL", "CONFIGURATIONS", "Family", "SchedulerKind", "flat", "named", "of_folder", "of_type"]
 
 CONFIGURATIONS = Path(__file__).parents[1] / "configurations"
 """The project's own configurations for single files, a folder each."""
@@ -50,7 +50,7 @@ def of_folder(class_name: str, denoiser: Mapping[str, object], parts: Collection
     fitting = [
         family
         for family in sharing
-        if all(_flat(denoiser.get(key)) in values for key, values in family.config_marks.items())
+        if all(flat(denoiser.get(key)) in values for key, values in family.config_marks.items())
         and not family.lacks & set(parts)
     ]
     if not sharing:
@@ -58,7 +58,7 @@ def of_folder(class_name: str, denoiser: Mapping[str, object], parts: Collection
     return max(fitting or sharing, key=lambda family: len(family.config_marks) + len(family.lacks))
 
 
-def _flat(value: object) -> object:
+def flat(value: object) -> object:
     """The one value of a list that has it for every block."""
     if isinstance(value, list) and value and len(set(map(str, value))) == 1:
         return value[0]

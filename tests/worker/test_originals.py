@@ -109,3 +109,15 @@ def test_a_load_says_which_tensor_of_which_part_is_missing(
     error = Bench(root, worker_spec(root)).error(c.LoadModel(model_id="m.safetensors"), "m.safetensors")
     assert (error.code, error.details["part"]) == (ErrorCode.MODEL_CORRUPTED, part)
     assert f"its {part}" in error.message and "tensor" in error.message
+
+
+def test_a_tensor_that_no_conversion_can_take_is_the_files_fault(model_root: Path, tmp_path: Path) -> None:
+    name = "tiny-sdxl-single"
+    tensors = load_file(model_root / f"{name}.safetensors")
+    key = "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight"
+    tensors[key] = tensors[key].flatten()
+    save_file(tensors, tmp_path / f"{name}.safetensors")
+    shutil.copytree(model_root / name, tmp_path / name)
+    bench = Bench(tmp_path, worker_spec(tmp_path))
+    error = bench.error(c.LoadModel(model_id=f"{name}.safetensors"), f"{name}.safetensors")
+    assert error.code is ErrorCode.MODEL_INCOMPATIBLE and "text_encoder_2" in error.message
