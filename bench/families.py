@@ -13,34 +13,22 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import torch
 import zmq
-from diffusers import AutoencoderKL, FluxTransformer2DModel, UNet2DConditionModel
+from diffusers import FluxTransformer2DModel
 from msgspec import Struct
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from bench.beside import ask
 from bench.record import Machine, machine, write
 from bench.rigs import Server
-from demo.original import (
-    SD15_CLIP_PREFIX,
-    SDXL_CLIP_PREFIX,
-    SDXL_OPEN_CLIP_PREFIX,
-    clip_to_original,
-    open_clip_to_original,
-    transformer_to_original,
-    unet_to_original,
-    vae_to_original,
-)
+from demo import published
+from demo.original import transformer_to_original
 from modelfiles import families
+from modelfiles.complete import Asked
 from modelfiles.headers import Header, read_header
 from modelfiles.recognition import recognise, used
 
-CONFIGURATIONS = families.CONFIGURATIONS
 RECOGNISE_MS, REFUSE_MS = 2.0, 50.0
 """The targets."""
-
-Shapes = dict[str, tuple[int, ...]]
 
 
 class Recognition(Struct, frozen=True, kw_only=True):
@@ -66,40 +54,14 @@ class Result(Struct, frozen=True, kw_only=True):
     refusals: dict[str, Refusal]
 
 
-def on_meta(make: Callable[[], torch.nn.Module]) -> dict[str, torch.Tensor]:
-    with torch.device("meta"):
-        return dict(make().state_dict())
-
-
-def unet(folder: str) -> Shapes:
-    config = json.loads((CONFIGURATIONS / folder / "unet" / "config.json").read_text())
-    tensors = unet_to_original(on_meta(lambda: UNet2DConditionModel.from_config(config)), config["layers_per_block"])
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
-def flux() -> Shapes:
+def flux() -> Asked:
     family = families.named("Flux.1")
     assert family is not None
-    tensors = transformer_to_original(on_meta(lambda: FluxTransformer2DModel(guidance_embeds=True)), family.layout)
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    own = published.on_meta(lambda: FluxTransformer2DModel(guidance_embeds=True))
+    return published.shapes_of(transformer_to_original(own, family.layout))
 
 
-def vae() -> Shapes:
-    config = json.loads((CONFIGURATIONS / "sd15" / "vae" / "config.json").read_text())
-    made = vae_to_original(on_meta(lambda: AutoencoderKL.from_config(config)), 4)
-    return {name: tuple(tensor.shape) for name, tensor in made.items()}
-
-
-def encoder(folder: str, part: str, prefix: str) -> Shapes:
-    """A text encoder's tensors, OpenCLIP's where it is the second."""
-    path = CONFIGURATIONS / folder / part / "config.json"
-    cls = CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel
-    own = on_meta(lambda: cls(CLIPTextConfig.from_json_file(path)))
-    made = open_clip_to_original(own, prefix) if part == "text_encoder_2" else clip_to_original(own, prefix)
-    return {name: tuple(tensor.shape) for name, tensor in made.items()}
-
-
-def with_holes(path: Path, shapes: Shapes) -> Path:
+def with_holes(path: Path, shapes: Asked) -> Path:
     """A sound file of these tensors in Float16 whose data take no room but for its last page."""
     header: dict[str, object] = {}
     end = 0
@@ -143,15 +105,11 @@ def timed(call: Callable[[], object]) -> float:
 
 def make_files(folder: Path) -> None:
     """Each is refused for what it is called after."""
-    small, large = unet("sd15"), unet("sdxl")
+    sd15, sdxl = (
+        {name: shape for asked in published.published(one).values() for name, shape in asked.items()}
+        for one in ("sd15", "sdxl")
+    )
     first = "model.diffusion_model.input_blocks.0.0.weight"
-    sd15 = {**small, **vae(), **encoder("sd15", "text_encoder", SD15_CLIP_PREFIX)}
-    sdxl = {
-        **large,
-        **vae(),
-        **encoder("sdxl", "text_encoder", SDXL_CLIP_PREFIX),
-        **encoder("sdxl", "text_encoder_2", SDXL_OPEN_CLIP_PREFIX),
-    }
     with_holes(folder / "channels-small.safetensors", {**sd15, first: (320, 8, 3, 3)})
     with_holes(folder / "channels-large.safetensors", {**sdxl, first: (320, 8, 3, 3)})
     with_holes(folder / "no-vae-small.safetensors", {name: s for name, s in sd15.items() if "first_stage" not in name})
@@ -160,6 +118,8 @@ def make_files(folder: Path) -> None:
     lacking = "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
     with_holes(folder / "tensor-small.safetensors", {name: s for name, s in sd15.items() if name != lacking})
     with_holes(folder / "tensor-large.safetensors", {name: s for name, s in sdxl.items() if name != lacking})
+    wide = "first_stage_model.decoder.up.0.block.0.conv1.weight"
+    with_holes(folder / "width-large.safetensors", {**sdxl, wide: (64, 256, 3, 3)})
     with_holes(folder / "flux.safetensors", flux())
 
 

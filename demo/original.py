@@ -25,6 +25,7 @@ SD15_CLIP_PREFIX = "cond_stage_model.transformer.text_model."
 SDXL_CLIP_PREFIX = "conditioner.embedders.0.transformer.text_model."
 SD2_OPEN_CLIP_PREFIX = "cond_stage_model.model."
 SDXL_OPEN_CLIP_PREFIX = "conditioner.embedders.1.model."
+SDXL_REFINER_OPEN_CLIP_PREFIX = "conditioner.embedders.0.model."
 
 UNET_ENDS: list[Rename] = [
     ("time_embedding.linear_1.", "time_embed.0."),

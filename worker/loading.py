@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from modelfiles.complete import check_complete
 from modelfiles.contents import Content
 from modelfiles.model import ModelFile, inspect
 from modelfiles.modes import check_channels, check_parts
@@ -149,6 +150,7 @@ def _from_disk(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: Re
         configuration, config_path = replaced.configuration, config_path or replaced.resolved.config_path
     configuration = configuration or ModelLoadConfiguration()
     resolved = resolve(configuration, file, engine.device, ref.model_id, config_path)
+    check_complete(file, configured=bool(resolved.config_path or ref.config_path or file.config_path))
     estimated = precision.estimate_bytes(file, resolved.precision)
     _admit(engine, ref.model_id, file, resolved, needed=estimated, replaced=replaced)
     cached = None if file.profile is not None else pagecache.ratio(_weight_files(file))

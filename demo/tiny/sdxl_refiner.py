@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from diffusers import StableDiffusionXLImg2ImgPipeline, UNet2DConditionModel
 
-from demo.original import open_clip_to_original, unet_to_original, vae_to_original
+from demo.original import SDXL_REFINER_OPEN_CLIP_PREFIX, open_clip_to_original, unet_to_original, vae_to_original
 from demo.parts import LATENT_PIXELS, NORM_GROUPS, OPEN_CLIP_WIDTH, autoencoder, build, open_clip_g
 from demo.single_file import ModelSpec, Single
 from demo.tiny.sdxl import DTYPE, SECOND_PAD_TOKEN, TIME_ID_WIDTH, scheduler
 from demo.tokenizer import clip_tokenizer
 
-OPEN_CLIP_PREFIX = "conditioner.embedders.0.model."
 TIME_IDS = 5
 
 
@@ -57,7 +56,7 @@ def single(pipeline: StableDiffusionXLImg2ImgPipeline) -> Single:
     tensors = {
         **unet_to_original(pipeline.unet.state_dict(), pipeline.unet.config.layers_per_block),
         **vae_to_original(pipeline.vae.state_dict(), len(pipeline.vae.config.block_out_channels)),
-        **open_clip_to_original(pipeline.text_encoder_2.state_dict(), OPEN_CLIP_PREFIX),
+        **open_clip_to_original(pipeline.text_encoder_2.state_dict(), SDXL_REFINER_OPEN_CLIP_PREFIX),
     }
     spec = ModelSpec(
         title="Tiny SDXL Refiner (single file)",

@@ -13,7 +13,9 @@ import transformers
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, PNDMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from demo.published import ENCODERS, published
 from demo.tokenizer import clip_tokenizer
+from modelfiles.complete import asked_by
 
 FAMILIES = Path(__file__).parents[2] / "modelfiles" / "configurations"
 PARAMETERS = [
@@ -61,6 +63,11 @@ def test_index_names_components_that_have_configurations_and_no_code(family: str
         assert list((FAMILIES / family / name).glob("*.json")), name
     assert hasattr(diffusers, index["_class_name"])
     assert not [path for path in FAMILIES.rglob("*") if path.is_file() and path.suffix != ".json"]
+
+
+@pytest.mark.parametrize("configuration", list(ENCODERS))
+def test_the_tables_of_tensors_are_what_the_configurations_ask_for(configuration: str) -> None:
+    assert asked_by(configuration) == published(configuration)
 
 
 def test_schedulers_take_every_setting() -> None:
