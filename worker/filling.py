@@ -32,14 +32,28 @@ def chooser(cls: Any, wanted: torch.dtype) -> Choose:
 
 
 def filled(cls: Any, config: JsonObject, skeleton: torch.nn.Module, found: Names) -> torch.nn.Module:
-    """The module with these tensors, which become its own; `skeleton` says which of its places share one."""
-    with init_empty_weights(include_buffers=False):
-        module = module_of(cls, config)
+    """The module with these tensors, which become its own; `skeleton` says which of its places share one.
+
+    The skeleton itself becomes the module where files have all that it holds. Else it is built once more, for what its
+    class computes.
+    """
+    module, places = skeleton, _places(skeleton)
+    if _computes(skeleton, found):
+        with init_empty_weights(include_buffers=False):
+            module = module_of(cls, config)
     own = module.state_dict(keep_vars=True)
     state = {name: tensor.contiguous() for name, tensor in found.items() if name in own}
     module.load_state_dict(state, strict=False, assign=True)
-    _tie(module, skeleton)
+    _tie(module, places)
     return module.eval()
+
+
+def _computes(skeleton: torch.nn.Module, found: Names) -> bool:
+    """Whether a module has tensors that are in no file: buffers, and what stands beside parameters and buffers."""
+    read = skeleton.state_dict(keep_vars=True).keys() & found.keys()
+    if any(name not in read for name, _ in skeleton.named_buffers(remove_duplicate=False)):
+        return True
+    return any(isinstance(value, torch.Tensor) for module in skeleton.modules() for value in vars(module).values())
 
 
 def _kept_in_float32(cls: Any, wanted: torch.dtype) -> tuple[str, ...]:
@@ -53,12 +67,17 @@ def _kept_in_float32(cls: Any, wanted: torch.dtype) -> tuple[str, ...]:
     return kept if issubclass(cls, diffusers.ModelMixin) else ()
 
 
-def _tie(module: torch.nn.Module, skeleton: torch.nn.Module) -> None:
-    """Let one tensor stand in all of the places that it has in the skeleton: the one that the file had."""
+def _places(skeleton: torch.nn.Module) -> list[list[str]]:
+    """The names of each tensor, which has several where it is tied."""
     places: dict[int, list[str]] = {}
     for name, tensor in skeleton.state_dict(keep_vars=True).items():
         places.setdefault(id(tensor), []).append(name)
-    for names in places.values():
+    return list(places.values())
+
+
+def _tie(module: torch.nn.Module, places: list[list[str]]) -> None:
+    """Let one tensor stand in all of its places: the one that the file had."""
+    for names in places:
         there = [name for name in names if not _at(module, name).is_meta]
         for name in names if there and len(names) > 1 else ():
             parent, _, last = name.rpartition(".")

@@ -17,6 +17,7 @@ from diffusers.pipelines import stable_diffusion
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from modelfiles import families
 from modelfiles.allowed import COMPONENTS
 from modelfiles.headers import Header
 from modelfiles.jsonfile import corrupted, read_object
@@ -135,6 +136,15 @@ def readable(part: Part, read: Callable[[], Any]) -> Any:
     except BaseException as error:
         log.exception("a library could not read a part", part=part.name)
         raise corrupted(f"{part.name} cannot be read: {type(error).__name__}", part=part.name) from None
+
+
+def import_classes() -> None:
+    """Have the libraries import every class of the allow-list and every pipeline, for which a first load would wait."""
+    for library, name in COMPONENTS:
+        getattr(LIBRARIES[library], name, None)
+    for family in families.ALL:
+        for name in family.modes.values():
+            getattr(diffusers, name, None)
 
 
 def class_of(part: Part) -> Any:

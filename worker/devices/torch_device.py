@@ -51,8 +51,9 @@ class TorchDevice(Device):
     def start(self) -> None:
         import torch  # noqa: PLC0415 - the environment has to be pinned first
 
-        from worker import loader, running  # noqa: F401, PLC0415 - they import diffusers: before the first command
+        from worker import loader, parts, running  # noqa: F401, PLC0415 - they import diffusers: before the first command
 
+        parts.import_classes()
         clear_leftovers(self._runtime, self._device_id)
         self.out_of_memory = torch.OutOfMemoryError
         self.open()
