@@ -25,6 +25,7 @@ _SLOW = (
     "gpu",
     "integration",
     "simulation",
+    "worker/test_components.py",
     "worker/test_cpu.py",
     "worker/test_layouts.py",
     "worker/test_misfits.py",

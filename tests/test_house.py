@@ -28,6 +28,7 @@ PRODUCT = [*MAY_IMPORT, "demo"]
 HEAVY = {"torch", "diffusers", "transformers"}
 TORCH_FILES = {
     "worker/arena.py",
+    "worker/components.py",
     "worker/configurations.py",
     "worker/devices/cpu.py",
     "worker/devices/cuda.py",

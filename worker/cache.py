@@ -9,22 +9,14 @@ thread changes tiers; the I/O thread reads and pins. One lock, held for table wo
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 
-from modelfiles.model import ModelFile
-from protocol.enums import LoadPriority, ModelStatus, Tier
+from protocol.enums import Tier
 from protocol.errors import ErrorCode, Fault, Recovery
-from protocol.records import DevicePerformance, ModelLoadConfiguration, ModelMemoryUsage, ModelPerformance, Record
-from protocol.replies import OptionOutcome
-from protocol.telemetry import ComponentResidency, ModelResidency
-from worker.devices.base import BuiltModel
-from worker.options import Resolved
-
-RUNS_REMEMBERED = 20
-FOREVER = -1.0
+from protocol.records import Record
+from protocol.telemetry import ModelResidency
+from worker.resident import Resident
 
 
 class Room(Record, frozen=True, kw_only=True):
@@ -32,119 +24,6 @@ class Room(Record, frozen=True, kw_only=True):
 
     total: int
     free: int
-
-
-class Resident:
-    """A model that the worker holds, and all that is known of it here."""
-
-    def __init__(self, model_id: str, file: ModelFile, built: BuiltModel, resolved: Resolved, now: float) -> None:
-        self.model_id = model_id
-        self.file = file
-        self.built = built
-        self.resolved = resolved
-        self.tier = Tier.VRAM
-        self.configuration = ModelLoadConfiguration()
-        self.options: list[OptionOutcome] = []
-        self.priority = LoadPriority.Normal
-        self.keep_alive_seconds = FOREVER
-        self.keeps_ram_copy = True
-        self.pinned = False
-        self.sessions = 0
-        self.holds = 0
-        self.leaving = False
-        self.loaded_at = datetime.now(UTC)
-        self.last_used = self.loaded_at
-        self.used_at = now
-        self.runs: deque[bool] = deque(maxlen=RUNS_REMEMBERED)
-        self.run_ms: list[float] = []
-        self.images = 0
-        self.load_ms: list[float] = []
-        self.last_peak_bytes: int | None = None
-        self.highest_bytes = built.bytes
-
-    @property
-    def bytes(self) -> int:
-        return self.built.bytes
-
-    @property
-    def busy(self) -> bool:
-        """In use by a run, or being moved: nothing that makes room may take it."""
-        return self.sessions > 0 or self.holds > 0
-
-    def touch(self, now: float) -> None:
-        self.used_at, self.last_used = now, datetime.now(UTC)
-
-    def note_run(self, succeeded: bool) -> None:
-        self.runs.append(succeeded)
-
-    def note_drawing(self, run_ms: float, images: int, peak_bytes: int | None) -> None:
-        self.run_ms.append(run_ms)
-        self.images += images
-        if peak_bytes is not None:
-            self.last_peak_bytes = peak_bytes
-            self.highest_bytes = max(self.highest_bytes, peak_bytes)
-
-    def memory(self) -> ModelMemoryUsage:
-        """The host's record, as `protocol.records` defines its figures."""
-        in_vram = self.bytes if self.tier is Tier.VRAM else 0
-        activations = max(0, (self.last_peak_bytes or 0) - self.bytes)
-        return ModelMemoryUsage(
-            model_memory_bytes=in_vram,
-            weights_memory_bytes=in_vram,
-            activations_memory_bytes=activations,
-            cache_memory_bytes=self.bytes if self.tier is Tier.RAM else 0,
-            total_memory_bytes=in_vram + activations,
-            peak_memory_bytes=self.highest_bytes,
-            memory_efficiency=in_vram / self.highest_bytes if self.highest_bytes else 0.0,
-        )
-
-    def performance(self, device_id: str) -> ModelPerformance:
-        """Means of what was measured here; throughput is images by time."""
-        total_ms, count = sum(self.run_ms), len(self.run_ms)
-        average = total_ms / count if count else 0.0
-        throughput = self.images / total_ms * 1000 if total_ms else 0.0
-        here = DevicePerformance(average_inference_time=average, throughput=throughput, inference_count=count)
-        return ModelPerformance(
-            average_loading_time=sum(self.load_ms) / len(self.load_ms) if self.load_ms else 0.0,
-            average_inference_time=average,
-            inference_throughput=throughput,
-            total_inferences=count,
-            device_performance={device_id: here} if count else {},
-        )
-
-    def not_measured(self) -> dict[str, str]:
-        """The figures of `memory` and `performance` that nothing measured yet."""
-        if self.run_ms and self.last_peak_bytes is not None:
-            return {}
-        reason = "no run of this model has been measured on this device"
-        absent = {"memory.activations_memory_bytes": reason}
-        if not self.run_ms:
-            names = ("average_inference_time", "inference_throughput")
-            absent |= {f"performance.{name}": reason for name in names}
-        return absent
-
-    def residency(self, device_id: str) -> ModelResidency:
-        """What a report says of this model."""
-        return ModelResidency(
-            model_id=self.model_id,
-            status=ModelStatus.Loaded if self.tier is Tier.VRAM else ModelStatus.Available,
-            tier=self.tier,
-            tiers=[self.tier],
-            bytes=self.bytes,
-            precision=self.built.precision,
-            pinned=self.pinned,
-            sessions=self.sessions,
-            loaded_at=self.loaded_at,
-            last_used=self.last_used,
-            health=sum(self.runs) / len(self.runs) if self.runs else 1.0,
-            memory=self.memory(),
-            performance=self.performance(device_id),
-            components=[
-                ComponentResidency(name=part.name, type=part.type, bytes=part.bytes, tier=self.tier)
-                for part in self.built.parts
-            ],
-            not_measured=self.not_measured(),
-        )
 
 
 class ModelCache:
@@ -180,15 +59,44 @@ class ModelCache:
             return [resident for resident in self._residents.values() if resident.tier is tier]
 
     def ram_bytes(self) -> int:
-        return sum(resident.bytes for resident in self.held(Tier.RAM))
+        """What the RAM tier holds: parts that several models share once, and none that is on the device."""
+        with self._lock:
+            return self._ram_bytes(self.held(Tier.RAM), self.held(Tier.VRAM))
+
+    def added_bytes(self, resident: Resident) -> int:
+        """What a model would take of the device: its parts that no other model has there."""
+        with self._lock:
+            there = _keys(other for other in self.held(Tier.VRAM) if other is not resident)
+            return sum(size for key, size in resident.components.items() if key not in there)
+
+    def freed_bytes(self, leaving: Sequence[Resident], coming: Resident | None = None) -> int:
+        """What the device would have back of these models: their parts that none of the others there has.
+
+        `coming` is about to be placed, and keeps what it shares with them.
+        """
+        with self._lock:
+            staying = [other for other in self.held(Tier.VRAM) if other not in leaving]
+            kept = _keys([*staying, coming] if coming is not None else staying)
+            return sum(size for key, size in _components(leaving).items() if key not in kept)
 
     def reclaimable_bytes(self) -> int:
-        """Bytes on the device of models neither in use nor pinned."""
-        return sum(resident.bytes for resident in self.held(Tier.VRAM) if not (resident.busy or resident.pinned))
+        """Bytes on the device of models neither in use nor pinned, without what they share with others."""
+        with self._lock:
+            return self.freed_bytes([one for one in self.held(Tier.VRAM) if not (one.busy or one.pinned)])
 
     def listing(self) -> list[ModelResidency]:
         with self._lock:
-            return [resident.residency(self.device_id) for resident in self._residents.values()]
+            return [one.residency(self.device_id, self.shared_with(one)) for one in self._residents.values()]
+
+    def shared_with(self, resident: Resident) -> dict[str, list[str]]:
+        """The ids of the other models that hold the same part, by the name of the part; in whichever tier."""
+        with self._lock:
+            others = [other for other in self._residents.values() if other is not resident]
+            return {
+                part.name: [other.model_id for other in others if part.key in other.components]
+                for part in resident.built.parts
+                if part.key
+            }
 
     def pin(self, model_id: str, pinned: bool) -> Resident | None:
         """Set or lift a pin. Only what is on the device, and stays, can be pinned; None where it is not."""
@@ -246,21 +154,23 @@ class ModelCache:
         with self._lock:
             return self._claimed(self._idle(keep))
 
-    def claim_ram(self, needed_bytes: int, leaving: Resident) -> list[Resident] | None:
-        """Who leaves the RAM tier so that `needed_bytes` of `leaving` fit, used longest ago first; they are claimed.
+    def claim_ram(self, leaving: Resident | None = None) -> list[Resident] | None:
+        """Who leaves the RAM tier so that it is within its budget, `leaving` included, used longest ago first; they are
+        claimed.
 
         None, and nobody claimed, where even all that may go would not make room.
         """
         with self._lock:
-            idle = [r for r in self.held(Tier.RAM) if not (r.busy or r.leaving) and r is not leaving]
-            excess = self.ram_bytes() + needed_bytes - self.ram_budget_bytes
+            device = [r for r in self.held(Tier.VRAM) if r is not leaving]
+            staying = [r for r in self.held(Tier.RAM) if r is not leaving]
+            idle = sorted((r for r in staying if not (r.busy or r.leaving)), key=lambda r: r.used_at)
             chosen: list[Resident] = []
-            for resident in sorted(idle, key=lambda r: r.used_at):
-                if excess <= 0:
-                    break
-                chosen.append(resident)
-                excess -= resident.bytes
-            return self._claimed(chosen) if excess <= 0 else None
+            while self._ram_bytes([*staying, *([leaving] if leaving else [])], device) > self.ram_budget_bytes:
+                if not idle:
+                    return None
+                chosen.append(idle.pop(0))
+                staying.remove(chosen[-1])
+            return self._claimed(chosen)
 
     def next_expiry(self) -> float | None:
         """The moment, on this cache's clock, at which the next model expires; None where none will."""
@@ -268,27 +178,33 @@ class ModelCache:
             moments = [r.used_at + r.keep_alive_seconds for r in self._idle() if r.keep_alive_seconds >= 0]
         return min(moments, default=None)
 
-    def victims(self, needed_bytes: int, room: Room, keep: Iterable[str] = ()) -> list[Resident]:
+    def victims(
+        self, needed_bytes: int, room: Room, keep: Iterable[str] = (), coming: Resident | None = None
+    ) -> list[Resident]:
         """Who would leave the device so that `needed_bytes` fit, first to go first.
 
-        `keep` are model ids that stay. Raises Fault INSUFFICIENT_MEMORY, and then nobody leaves.
+        `keep` are model ids that stay; `coming`, if there is one yet, keeps what it shares with
+        others. Raises Fault INSUFFICIENT_MEMORY, and then nobody leaves.
         """
         with self._lock:
             chosen: list[Resident] = []
-            free = room.free
-            for resident in sorted(self._idle(keep), key=_leaving_order):
-                if free >= needed_bytes:
-                    break
-                chosen.append(resident)
-                free += resident.bytes
-            if free < needed_bytes:
-                raise self.insufficient(needed_bytes, room)
+            idle = sorted(self._idle(keep), key=_leaving_order)
+            while room.free + self.freed_bytes(chosen, coming) < needed_bytes:
+                if not idle:
+                    raise self.insufficient(needed_bytes, room)
+                chosen.append(idle.pop(0))
             return chosen
 
-    def claim_victims(self, needed_bytes: int, room: Room, keep: Iterable[str] = ()) -> list[Resident]:
+    def claim_victims(
+        self, needed_bytes: int, room: Room, keep: Iterable[str] = (), coming: Resident | None = None
+    ) -> list[Resident]:
         """As `victims`; they are claimed, so that no pin is answered for a model that goes."""
         with self._lock:
-            return self._claimed(self.victims(needed_bytes, room, keep))
+            return self._claimed(self.victims(needed_bytes, room, keep, coming))
+
+    def _ram_bytes(self, held: Sequence[Resident], device: Sequence[Resident]) -> int:
+        there = _keys(device)
+        return sum(size for key, size in _components(held).items() if key not in there)
 
     def _idle(self, keep: Iterable[str] = ()) -> list[Resident]:
         """Models on the device that may leave."""
@@ -309,7 +225,7 @@ class ModelCache:
             "needed_bytes": needed_bytes,
             "free_bytes": room.free,
             "evictable_bytes": self.reclaimable_bytes(),
-            "pinned_bytes": sum(resident.bytes for resident in held if resident.pinned),
+            "pinned_bytes": sum(_components([resident for resident in held if resident.pinned]).values()),
             "total_bytes": room.total,
         }
         text = f"{needed_bytes} bytes are needed on {self.device_id}: {room.free} of {room.total} are free"
@@ -324,6 +240,15 @@ class ModelCache:
             return Recovery(action="unpin_model", description=text, parameters=parameters)
         text = f"unload {resident.model_id}: {resident.bytes} bytes"
         return Recovery(action="unload_model", description=text, parameters=parameters)
+
+
+def _components(residents: Iterable[Resident]) -> dict[str, int]:
+    """The bytes of all their parts by key, shared ones once."""
+    return {key: size for resident in residents for key, size in resident.components.items()}
+
+
+def _keys(residents: Iterable[Resident]) -> set[str]:
+    return set(_components(residents))
 
 
 def _elsewhere() -> Recovery:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from protocol.enums import Tier
 from protocol.errors import ErrorCode, Fault
 from protocol.link import ModelChanged
-from worker.cache import ModelCache, Resident, Room
+from worker.cache import ModelCache, Room
 from worker.devices.base import Device
 from worker.job import Job
+from worker.resident import Resident
 
 
 class Keeper:
@@ -29,9 +30,11 @@ class Keeper:
         reserve = self._reserve_bytes
         return Room(total=max(0, gauge.total - reserve), free=max(0, gauge.free - reserve))
 
-    def make_room(self, needed_bytes: int, why: str, keep: tuple[str, ...] = ()) -> None:
+    def make_room(
+        self, needed_bytes: int, why: str, keep: tuple[str, ...] = (), coming: Resident | None = None
+    ) -> None:
         """Evict until `needed_bytes` fit. Raises Fault INSUFFICIENT_MEMORY before anybody leaves."""
-        victims = self._cache.claim_victims(needed_bytes, self.room(), keep)
+        victims = self._cache.claim_victims(needed_bytes, self.room(), keep, coming)
         try:
             for victim in victims:
                 if self.room().free >= needed_bytes:
@@ -40,12 +43,13 @@ class Keeper:
         finally:
             self._cache.disclaim(victims)
 
-    def admit(self, needed_bytes: int, replacing: Resident | None) -> None:
+    def admit(self, needed_bytes: int, replacing: Resident | None, coming: Resident | None = None) -> None:
         """Raise INSUFFICIENT_MEMORY where `needed_bytes` cannot fit even once `replacing` is gone. Moves nobody."""
         room = self.room()
-        own_bytes = replacing.bytes if replacing is not None and replacing.tier is Tier.VRAM else 0
+        on_device = replacing is not None and replacing.tier is Tier.VRAM
+        own_bytes = self._cache.freed_bytes([replacing], coming) if on_device and replacing is not None else 0
         room = Room(total=room.total, free=room.free + own_bytes)
-        self._cache.victims(needed_bytes, room, (replacing.model_id,) if replacing else ())
+        self._cache.victims(needed_bytes, room, (replacing.model_id,) if replacing else (), coming)
 
     def promote(self, resident: Resident, job: Job | None, reason: str) -> int:
         """Onto the device, evicting where needed; the bytes that this took. The model is in the cache then.
@@ -54,9 +58,15 @@ class Keeper:
         """
         came_from = Tier.RAM if self._cache.get(resident.model_id) is resident else Tier.DISK
         with self._cache.held_still(resident):
-            self.make_room(resident.bytes, f"room for {resident.model_id}", (resident.model_id,))
-            before = self._device.gauge().used
-            resident.built.promote(job)
+            resident.built.claim()
+            try:
+                needed = self._cache.added_bytes(resident)
+                self.make_room(needed, f"room for {resident.model_id}", (resident.model_id,), resident)
+                before = self._device.gauge().used
+                resident.built.promote(job)
+            except BaseException:
+                resident.built.disclaim()
+                raise
             added = self._device.gauge().used - before
             resident.tier = Tier.VRAM
             self._cache.put(resident)
@@ -80,6 +90,8 @@ class Keeper:
         finally:
             self._cache.disclaim([resident])
         self._device.reclaim()
+        if not to_ram:
+            self._trim_ram()
         self._changed(resident, Tier.RAM if to_ram else Tier.DISK, came_from, reason)
         return max(0, before - self._device.gauge().used)
 
@@ -95,11 +107,12 @@ class Keeper:
         self._device.reclaim()
 
     def drop_ram(self, resident: Resident, reason: str) -> int:
-        """Out of the RAM tier. Bytes that left it."""
+        """Out of the RAM tier. Bytes that left it: not those of parts that other models have too."""
+        before = self._cache.ram_bytes()
         resident.built.release()
         self._cache.drop(resident)
         self._changed(resident, Tier.DISK, Tier.RAM, reason)
-        return resident.bytes
+        return max(0, before - self._cache.ram_bytes())
 
     def expire(self) -> bool:
         """Take what has outlived its keep-alive off the device. Whether anything left."""
@@ -122,10 +135,15 @@ class Keeper:
 
     def _make_ram(self, leaving: Resident) -> bool:
         """Room in the RAM tier, by dropping what was used longest ago. False where it cannot be made; nobody left."""
-        victims = self._cache.claim_ram(leaving.bytes, leaving)
+        victims = self._cache.claim_ram(leaving)
         for victim in victims or ():
             self.drop_ram(victim, "evicted: RAM tier full")
         return victims is not None
+
+    def _trim_ram(self) -> None:
+        """What a model that left shared with models in the RAM tier has come there: within the budget again."""
+        for victim in self._cache.claim_ram() or ():
+            self.drop_ram(victim, "evicted: RAM tier full")
 
     def _changed(self, resident: Resident, tier: Tier, from_tier: Tier, reason: str) -> None:
         self._tell(

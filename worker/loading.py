@@ -22,12 +22,12 @@ from protocol.link import ModelRef
 from protocol.records import ModelLoadConfiguration, Record
 from settings.logs import Logger
 from worker import pagecache, precision
-from worker.cache import Resident
 from worker.devices.base import Build, BuiltModel
 from worker.engine import Engine
 from worker.job import Job
 from worker.keeper import check_share
 from worker.options import Resolved, outcomes, resolve
+from worker.resident import Resident
 
 log = Logger()
 
@@ -152,13 +152,16 @@ def _from_disk(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: Re
     resolved = resolve(configuration, file, engine.device, ref.model_id, config_path)
     check_complete(file, configured=bool(resolved.config_path or ref.config_path or file.config_path))
     estimated = precision.estimate_bytes(file, resolved.precision)
+    check_share(estimated, resolved.memory_fraction, engine.keeper.room(), engine.cache)
     _admit(engine, ref.model_id, file, resolved, needed=estimated, replaced=replaced)
     cached = None if file.profile is not None else pagecache.ratio(_weight_files(file))
     built = _build(engine, job, ref, file, resolved)
     try:
         job.check()
-        _admit(engine, ref.model_id, file, resolved, needed=built.bytes, replaced=replaced)
         resident = Resident(ref.model_id, file, built, resolved, engine.clock())
+        check_share(built.bytes, resolved.memory_fraction, engine.keeper.room(), engine.cache)
+        added = engine.cache.added_bytes(resident)
+        _admit(engine, ref.model_id, file, resolved, needed=added, replaced=replaced, coming=resident)
         resident.configuration = configuration
         resident.keeps_ram_copy = wish.keeps_ram_copy
         if replaced is not None:
@@ -201,7 +204,7 @@ def _replace(engine: Engine, job: Job, old: Resident, new: Resident) -> int:
 
     The old one steps aside where both do not fit; it is there again, pin and all, when the new one cannot be placed.
     """
-    steps_aside = old.tier is Tier.VRAM and engine.keeper.room().free < new.bytes
+    steps_aside = old.tier is Tier.VRAM and engine.keeper.room().free < engine.cache.added_bytes(new)
     with engine.cache.held_still(old):
         if steps_aside:
             engine.keeper.step_aside(old)
@@ -225,11 +228,18 @@ def _restore(engine: Engine, old: Resident) -> None:
 
 
 def _admit(
-    engine: Engine, model_id: str, file: ModelFile, resolved: Resolved, *, needed: int, replaced: Resident | None
+    engine: Engine,
+    model_id: str,
+    file: ModelFile,
+    resolved: Resolved,
+    *,
+    needed: int,
+    replaced: Resident | None,
+    coming: Resident | None = None,
 ) -> None:
-    check_share(needed, resolved.memory_fraction, engine.keeper.room(), engine.cache)
+    """Raise Fault INSUFFICIENT_MEMORY with what would help; `coming` is the model once it is built."""
     try:
-        engine.keeper.admit(needed, replaced)
+        engine.keeper.admit(needed, replaced, coming)
     except Fault as fault:
         smaller = _smaller(engine, model_id, file, resolved)
         raise Fault(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import torch
 from PIL import Image
 
@@ -16,6 +17,7 @@ from protocol.enums import ModelPrecision
 from protocol.errors import ErrorCode, Fault, invalid
 from settings.logs import Logger
 from worker import pictures
+from worker.components import Component, shared
 from worker.devices.base import BuiltModel, Drawing, DrawOrder, PartBytes, Raster
 from worker.devices.torch_device import TorchDevice
 from worker.job import Job
@@ -32,28 +34,58 @@ class TorchModel(BuiltModel):
         self, device: TorchDevice, pipelines: Pipelines, parts: list[PartBytes], precision: ModelPrecision
     ) -> None:
         self.precision = precision
-        self.parts = parts
         self._device = device
         self._pipelines = pipelines
-        self._placed = False
+        found = shared(pipelines.components, parts, device.components)
+        self.parts = [
+            msgspec.structs.replace(part, key=found[part.name].key) if part.name in found else part for part in parts
+        ]
+        self._components = list(dict.fromkeys(found.values()))
+        self._placed: list[Component] = []
         self._peaks: dict[tuple[object, ...], int] = {}
         self._types = {
             name: {key: tensor.dtype for key, tensor in _tensors(module)} for name, module in pipelines.named_modules()
         }
 
+    def claim(self) -> None:
+        self._place([one for one in self._absent() if one.placed])
+
+    def disclaim(self) -> None:
+        self.demote()
+
     def promote(self, job: Job | None) -> None:
-        self._device.place(self._pipelines, self.parts)
-        self._placed = True
+        self.claim()
+        absent = self._absent()
+        self._device.place(absent)
+        self._place(absent)
 
     def demote(self) -> None:
-        self._device.displace(self._pipelines, self.parts, keep=True)
-        self._placed = False
+        self._device.displace(self._left(), keep=True)
 
     def release(self) -> None:
-        if self._placed:
-            self._device.displace(self._pipelines, self.parts, keep=False)
-        self._placed = False
+        gone = self._left()
+        for component in self._components:
+            self._device.components.let_go(component)
+        self._device.displace([one for one in gone if one.models], keep=True)
+        self._device.displace([one for one in gone if not one.models], keep=False)
+        self._components.clear()
         self._pipelines.components.clear()
+
+    def _absent(self) -> list[Component]:
+        return [one for one in self._components if one not in self._placed]
+
+    def _place(self, components: list[Component]) -> None:
+        for component in components:
+            component.placed += 1
+        self._placed += components
+
+    def _left(self) -> list[Component]:
+        """This model is not on the device any more: its components that no other model has there."""
+        for component in self._placed:
+            component.placed -= 1
+        gone = [one for one in self._placed if not one.placed]
+        self._placed = []
+        return gone
 
     def mend(self) -> None:
         """A VAE that SDXL decodes in Float32 stays so where the decoding fails: the next run would fail on types."""

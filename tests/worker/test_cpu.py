@@ -143,8 +143,13 @@ def test_a_placement_beyond_the_budget_raises_out_of_memory(model_root: Path) ->
     load(bench, SD15, ModelPrecision.Float32)
     resident = bench.engine.cache.get(SD15)
     assert resident is not None
+    resident.built.demote()
+    bench.engine.device.ledger.total_bytes = resident.bytes - 1  # type: ignore[attr-defined]
     with pytest.raises(torch.OutOfMemoryError):
         resident.built.promote(None)
+    bench.engine.device.ledger.total_bytes += 1  # type: ignore[attr-defined]
+    resident.built.promote(None)
+    assert bench.engine.device.gauge().free == 0
 
 
 def test_unload_frees_every_byte_and_ram_brings_the_same_model_back(cpu: Bench) -> None:

@@ -13,6 +13,7 @@ from protocol.enums import LoadSource, Tier
 from protocol.errors import ErrorCode, Fault
 from protocol.replies import GenerateReply, LoadModelReply
 from tests.worker.bench import Bench, worker_spec
+from worker.components import Component
 from worker.running import TorchModel
 
 NAMES = ("a", "b", "c", "d")
@@ -25,7 +26,7 @@ def draw(name: str) -> c.Generate:
 
 @pytest.fixture(scope="module")
 def models(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """Four models of one size and different weights, and the bytes of one on its device."""
+    """Four models of one size, and the bytes of one on its device: UNets differ, two share all else, two nothing."""
     import torch  # noqa: PLC0415
     from safetensors.torch import load_file, save_file  # noqa: PLC0415
 
@@ -33,9 +34,9 @@ def models(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     root = tmp_path_factory.mktemp("swaps")
     for number, name in enumerate(NAMES):
         shutil.copytree(model_root / "tiny-sd15", root / name)
-        path = root / name / "unet/diffusion_pytorch_model.safetensors"
-        tensors = {key: tensor * (1 - 0.1 * number) for key, tensor in load_file(path).items()}
-        save_file(tensors, path, metadata={"format": "pt"})
+        for path in (root / name).glob("unet/*.safetensors" if number < len(NAMES) // 2 else "*/*.safetensors"):
+            tensors = {key: tensor * (1 - 0.1 * number) for key, tensor in load_file(path).items()}
+            save_file(tensors, path, metadata={"format": "pt"})
     bench = Bench(root, worker_spec(root))
     return root, bench.reply(LoadModelReply, c.LoadModel(model_id="a"), "a").memory_usage
 
@@ -98,10 +99,12 @@ def _only_pins_refuse(bench: Bench, code: ErrorCode | None) -> None:
 
 
 def _check_books(bench: Bench, size: int, vram: int, ram: int) -> None:
-    """What is said to be there is there, and no more than there may be."""
+    """What is said to be there is there, shared parts once, and no more than there may be."""
     cache = bench.engine.cache
     on_device = cache.held(Tier.VRAM)
-    assert bench.engine.device.gauge().used == size * len(on_device) <= vram * size + SLACK_BYTES
+    parts = {part.key: part.bytes for resident in on_device for part in resident.built.parts}
+    assert bench.engine.device.gauge().used == sum(parts.values()) <= vram * size + SLACK_BYTES
+    assert not on_device or sum(parts.values()) >= size
     assert cache.ram_bytes() <= ram * size
     for resident in (*on_device, *cache.held(Tier.RAM)):
         assert isinstance(resident.built, TorchModel)
@@ -118,13 +121,17 @@ def test_a_load_that_cannot_be_placed_leaves_the_old_one_drawing(
     old = bench.engine.cache.get("a")
     place = bench.engine.device.place  # type: ignore[attr-defined]
 
-    def refuse_the_new_one(pipelines: object, parts: object) -> None:
-        if old is not None and isinstance(old.built, TorchModel) and pipelines is not old.built._pipelines:
+    def refuse_the_new_one(components: list[Component]) -> None:
+        if old is not None and isinstance(old.built, TorchModel) and components != old.built._components:
             raise Fault(ErrorCode.CANCELLED, "stopped while it was placed")
-        place(pipelines, parts)
+        place(components)
 
     monkeypatch.setattr(bench.engine.device, "place", refuse_the_new_one)
+    path = models[0] / "a/unet/diffusion_pytorch_model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-2] + b"\0\0")
     error = bench.error(c.LoadModel(model_id="a", force=True), "a")
+    path.write_bytes(whole)
     assert error.code is ErrorCode.CANCELLED
     kept = bench.engine.cache.get("a")
     assert kept is old and kept is not None and kept.pinned and kept.tier is Tier.VRAM

@@ -18,12 +18,12 @@ from protocol.errors import ErrorCode, Fault, Recovery, invalid
 from protocol.link import RunFacts
 from protocol.replies import GeneratedImage, GenerateReply
 from worker import pictures
-from worker.cache import Resident
 from worker.devices.base import Drawing, DrawOrder, Raster
 from worker.engine import Engine, common
 from worker.job import Job
 from worker.loading import Brought, Wish, assigned_model, bring, changed_file
 from worker.outputs import OutputFolder
+from worker.resident import Resident
 
 CHOSEN_SEED_BITS = 32
 NO_FAILURE = frozenset({ErrorCode.CANCELLED, ErrorCode.SUPERSEDED, ErrorCode.TIMEOUT, ErrorCode.INVALID_ARGUMENT})

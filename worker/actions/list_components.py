@@ -6,9 +6,9 @@ from protocol import commands as c
 from protocol.enums import ComponentStatus, Tier
 from protocol.errors import invalid
 from protocol.replies import HeldComponent, ListComponentsReply
-from worker.cache import Resident
 from worker.engine import Engine, common
 from worker.job import Job
+from worker.resident import Resident
 
 
 def list_components(engine: Engine, job: Job, command: c.ListComponents) -> ListComponentsReply:
@@ -17,11 +17,13 @@ def list_components(engine: Engine, job: Job, command: c.ListComponents) -> List
     if resident is None:
         raise invalid("model_id", command.model_id, f"a model that {engine.spec.device_id} holds")
     fields = {**common(job), "model_id": command.model_id}
-    return ListComponentsReply(**fields, components=components(resident, engine.spec.device_id))
+    return ListComponentsReply(**fields, components=components(engine, resident))
 
 
-def components(resident: Resident, device_id: str) -> list[HeldComponent]:
+def components(engine: Engine, resident: Resident) -> list[HeldComponent]:
     """A resident's parts, as the reply shows them."""
+    shared_with = engine.cache.shared_with(resident)
+    device_id = engine.spec.device_id
     on_device = resident.tier is Tier.VRAM
     sizes = {part.name: part.size_bytes for part in resident.file.parts}
     return [
@@ -38,6 +40,7 @@ def components(resident: Resident, device_id: str) -> list[HeldComponent]:
             memory_usage=part.bytes if on_device else 0,
             tier=resident.tier,
             bytes=part.bytes,
+            shared_with=shared_with.get(part.name, []),
         )
         for part in resident.built.parts
     ]

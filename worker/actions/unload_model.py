@@ -9,9 +9,9 @@ from protocol import commands as c
 from protocol.enums import LoadPriority, Tier
 from protocol.errors import ErrorCode, Fault
 from protocol.replies import UnloadModelReply
-from worker.cache import FOREVER, Resident
 from worker.engine import Engine, common
 from worker.job import Job
+from worker.resident import FOREVER, Resident
 
 
 def unload_model(engine: Engine, job: Job, command: c.UnloadModel) -> UnloadModelReply:

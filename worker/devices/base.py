@@ -35,12 +35,16 @@ class Gauge(Record, frozen=True, kw_only=True):
 
 
 class PartBytes(Record, frozen=True, kw_only=True):
-    """A component of a built model: bytes of its parameters and buffers."""
+    """A component of a built model: bytes of its parameters and buffers.
+
+    `key` is the same for models that share the component, "" where it is shared with none.
+    """
 
     name: str
     type: ComponentType
     path: str
     bytes: int
+    key: str = ""
 
 
 class Build(Record, frozen=True, kw_only=True):
@@ -110,7 +114,14 @@ class BuiltModel(ABC):
 
     @property
     def bytes(self) -> int:
-        return sum(part.bytes for part in self.parts)
+        """Of its parts; one that stands in several places counts once."""
+        return sum({part.key or part.name: part.bytes for part in self.parts}.values())
+
+    def claim(self) -> None:  # noqa: B027 - a model that shares nothing has nothing to do
+        """What other models have on the device and this one shares stays there, until `disclaim` or a demotion."""
+
+    def disclaim(self) -> None:  # noqa: B027
+        """A claim ends, where no promotion followed."""
 
     @abstractmethod
     def promote(self, job: Job | None) -> None:

@@ -7,20 +7,21 @@ is not counted against the budget unless a load bounds it with a memory fraction
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from protocol.enums import DeviceKind, ModelPrecision
 from protocol.link import WorkerSpec
 from protocol.telemetry import DeviceIdentity
-from worker.devices.base import Gauge, PartBytes
+from worker.devices.base import Gauge
 from worker.devices.ledger import Ledger
 from worker.devices.torch_device import RunMeter, TorchDevice
 
 if TYPE_CHECKING:
     import torch
 
+    from worker.components import Component
     from worker.pipelines import Pipelines
 
 ABSENT = {
@@ -72,12 +73,12 @@ class CpuDevice(TorchDevice):
             missing=ABSENT,
         )
 
-    def place(self, pipelines: Pipelines, parts: list[PartBytes]) -> None:
+    def place(self, components: Sequence[Component]) -> None:
         # The loader's copies are private already: they become the device's by being counted.
-        self.ledger.take(sum(part.bytes for part in parts))
+        self.ledger.take(sum(one.bytes for one in components))
 
-    def displace(self, pipelines: Pipelines, parts: list[PartBytes], *, keep: bool) -> None:
-        self.ledger.give(sum(part.bytes for part in parts))
+    def displace(self, components: Sequence[Component], *, keep: bool) -> None:
+        self.ledger.give(sum(one.bytes for one in components))
 
     @contextmanager
     def watch(

@@ -6,7 +6,7 @@ NVML is read before anything makes a context, and from any thread; torch's figur
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,13 @@ import pynvml
 from protocol.enums import DeviceKind, ModelPrecision
 from protocol.link import WorkerSpec
 from protocol.telemetry import DeviceIdentity
-from worker.devices.base import Gauge, PartBytes
+from worker.devices.base import Gauge
 from worker.devices.torch_device import RunMeter, TorchDevice
 
 if TYPE_CHECKING:
     import torch
 
+    from worker.components import Component
     from worker.pipelines import Pipelines
 
 BFLOAT16_CAPABILITY = 8
@@ -136,24 +137,24 @@ class CudaDevice(TorchDevice):
         torch.cuda.empty_cache()
         self._note()
 
-    def place(self, pipelines: Pipelines, parts: list[PartBytes]) -> None:
+    def place(self, components: Sequence[Component]) -> None:
         refused: BaseException | None = None
         try:
-            for module in pipelines.modules():
-                module.to(self.torch_device)
+            for component in components:
+                component.module.to(self.torch_device)
             self.synchronize()
         except self.out_of_memory as error:
             refused = error.with_traceback(None)
         if refused is not None:
             # Outside the handler: a traceback would keep the tensors of the move alive.
-            self.displace(pipelines, parts, keep=True)
+            self.displace(components, keep=True)
             raise refused
         self._note()
 
-    def displace(self, pipelines: Pipelines, parts: list[PartBytes], *, keep: bool) -> None:
+    def displace(self, components: Sequence[Component], *, keep: bool) -> None:
         if keep:
-            for module in pipelines.modules():
-                module.to("cpu")
+            for component in components:
+                component.module.to("cpu")
         self.synchronize()
         self._note()
 

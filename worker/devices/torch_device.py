@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -17,13 +17,14 @@ from modelfiles.paths import Roots
 from protocol.enums import ModelPrecision
 from protocol.errors import ErrorCode, Fault
 from protocol.link import WorkerSpec
-from worker.devices.base import Build, BuiltModel, Device, PartBytes
+from worker.devices.base import Build, BuiltModel, Device
 from worker.job import Job
 from worker.staging import Staging, clear_leftovers
 
 if TYPE_CHECKING:
     import torch
 
+    from worker.components import Component, Components
     from worker.pipelines import Pipelines
 
 
@@ -43,6 +44,9 @@ class TorchDevice(Device):
         ModelPrecision.BFloat16,
     )
 
+    components: Components
+    """Every module that models hold here; set by `start`."""
+
     def __init__(self, spec: WorkerSpec) -> None:
         self._roots = Roots(spec.model_roots)
         self._runtime = Path(spec.runtime)
@@ -51,9 +55,11 @@ class TorchDevice(Device):
     def start(self) -> None:
         import torch  # noqa: PLC0415 - the environment has to be pinned first
 
-        from worker import loader, parts, running  # noqa: F401, PLC0415 - they import diffusers: before the first command
+        # They import diffusers: before the first command.
+        from worker import components, loader, parts, running  # noqa: F401, PLC0415
 
         parts.import_classes()
+        self.components = components.Components()
         clear_leftovers(self._runtime, self._device_id)
         self.out_of_memory = torch.OutOfMemoryError
         self.open()
@@ -91,11 +97,11 @@ class TorchDevice(Device):
         """Make the device able to work, after the imports."""
 
     @abstractmethod
-    def place(self, pipelines: Pipelines, parts: list[PartBytes]) -> None:
+    def place(self, components: Sequence[Component]) -> None:
         """Every weight onto the device, or none. Raises `out_of_memory`."""
 
     @abstractmethod
-    def displace(self, pipelines: Pipelines, parts: list[PartBytes], *, keep: bool) -> None:
+    def displace(self, components: Sequence[Component], *, keep: bool) -> None:
         """Every weight off the device; into host memory where `keep` is true."""
 
     @abstractmethod

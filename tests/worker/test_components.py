@@ -1,0 +1,217 @@
+"""Models that have equal parts share them: held once, counted once, on the device until the last one leaves."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from protocol import commands as c
+from protocol.enums import ComponentType, Lane, ModelPrecision, Tier
+from protocol.records import ModelLoadConfiguration
+from protocol.replies import GenerateReply, ListComponentsReply, LoadModelReply, UnloadModelReply
+from tests.worker.bench import Bench, worker_spec
+from worker.components import Component, Components, equal, shared
+from worker.devices.base import PartBytes
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+SLACK_BYTES = 1 << 16
+
+
+class Sizes:
+    """Bytes of the model, of its UNet, and of what the two models share."""
+
+    def __init__(self, root: Path) -> None:
+        bench = Bench(root, worker_spec(root))
+        bench.reply(LoadModelReply, c.LoadModel(model_id="a"), "a")
+        resident = bench.engine.cache.get("a")
+        assert resident is not None
+        self.all = resident.bytes
+        self.unet = next(part.bytes for part in resident.built.parts if part.name == "unet")
+        self.shared = self.all - self.unet
+
+
+@pytest.fixture(scope="module")
+def root(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`a` and `b` have different UNets, and all else alike."""
+    torch.set_num_threads(1)
+    made = tmp_path_factory.mktemp("shared")
+    for name, factor in (("a", 1.0), ("b", 0.9)):
+        shutil.copytree(model_root / "tiny-sd15", made / name)
+        tensors = {key: tensor * factor for key, tensor in load_file(made / name / UNET).items()}
+        save_file(tensors, made / name / UNET, metadata={"format": "pt"})
+    return made
+
+
+@pytest.fixture(scope="module")
+def sizes(root: Path) -> Sizes:
+    return Sizes(root)
+
+
+def load(bench: Bench, name: str) -> LoadModelReply:
+    return bench.reply(LoadModelReply, c.LoadModel(model_id=name), name)
+
+
+def unload(bench: Bench, name: str, *, clear: bool = False) -> UnloadModelReply:
+    return bench.reply(UnloadModelReply, c.UnloadModel(model_id=name, clear_cache=clear), name)
+
+
+def picture(bench: Bench, name: str) -> bytes:
+    command = c.Generate(model_id=name, prompt="a small boat", steps=1, seed=7, width=32, height=32)
+    outcome = bench.run(command, name)
+    assert isinstance(outcome.reply, GenerateReply), outcome.reply.error
+    return outcome.attachments[0]
+
+
+def held(bench: Bench) -> Components:
+    found: Components = bench.engine.device.components  # type: ignore[attr-defined]
+    return found
+
+
+def test_a_second_model_takes_what_the_first_has_not(root: Path, sizes: Sizes) -> None:
+    bench = Bench(root, worker_spec(root))
+    assert load(bench, "a").memory_added == sizes.all
+    second = load(bench, "b")
+    assert (second.memory_added, second.memory_usage) == (sizes.unet, sizes.all)
+    assert bench.engine.device.gauge().used == sizes.all + sizes.unet
+
+
+def test_who_shares_what_is_told(root: Path, sizes: Sizes) -> None:
+    bench = Bench(root, worker_spec(root))
+    load(bench, "a")
+    load(bench, "b")
+    reply = bench.reply(ListComponentsReply, c.ListComponents(model_id="a"), "a", lane=Lane.CONTROL)
+    told = {one.name: one.shared_with for one in reply.components}
+    assert (told["unet"], told["vae"], told["text_encoder"]) == ([], ["b"], ["b"])
+    reported = {one.name: one.shared_with for one in bench.engine.cache.listing()[1].components}
+    assert (reported["unet"], reported["vae"], reported["tokenizer"]) == ([], ["a"], [])
+
+
+def test_a_shared_part_stays_until_its_last_model_leaves(root: Path, sizes: Sizes) -> None:
+    bench = Bench(root, worker_spec(root))
+    load(bench, "a")
+    load(bench, "b")
+    first = picture(bench, "b")
+    assert unload(bench, "a", clear=True).memory_freed == sizes.unet
+    assert picture(bench, "b") == first
+    assert unload(bench, "b", clear=True).memory_freed == sizes.all
+    assert (len(held(bench)), bench.engine.device.gauge().used) == (0, 0)
+
+
+def test_what_a_model_shares_with_the_one_that_it_makes_room_for_stays(
+    root: Path, sizes: Sizes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(root, worker_spec(root, budget_bytes=sizes.all + SLACK_BYTES, ram_budget_bytes=0))
+    load(bench, "a")
+    left: list[int] = []
+    displace = bench.engine.device.displace  # type: ignore[attr-defined]
+
+    def noted(components: Sequence[Component], *, keep: bool) -> None:
+        left.extend(one.bytes for one in components)
+        displace(components, keep=keep)
+
+    monkeypatch.setattr(bench.engine.device, "displace", noted)
+    assert load(bench, "b").memory_added == sizes.unet
+    assert left == [sizes.unet]
+    assert [one.model_id for one in bench.engine.cache.listing()] == ["b"]
+
+
+def test_another_precision_shares_nothing(root: Path, sizes: Sizes) -> None:
+    bench = Bench(root, worker_spec(root))
+    load(bench, "a")
+    half = ModelLoadConfiguration(precision=ModelPrecision.BFloat16)
+    reply = bench.reply(LoadModelReply, c.LoadModel(model_id="b", configuration=half), "b")
+    assert reply.memory_added == reply.memory_usage < sizes.all
+    assert not any(part.shared_with for one in bench.engine.cache.listing() for part in one.components)
+
+
+def test_the_ram_tier_counts_what_is_not_on_the_device(root: Path, sizes: Sizes) -> None:
+    bench = Bench(root, worker_spec(root))
+    load(bench, "a")
+    load(bench, "b")
+    unload(bench, "b")
+    assert bench.engine.cache.ram_bytes() == sizes.unet
+    unload(bench, "a", clear=True)
+    assert bench.engine.cache.ram_bytes() == sizes.all
+    unload(bench, "b", clear=True)
+    assert (bench.engine.cache.ram_bytes(), len(held(bench))) == (0, 0)
+
+
+@pytest.mark.parametrize(("spare", "kept"), [(0, True), (-1, False)])
+def test_what_comes_to_the_ram_tier_with_a_model_that_left_is_within_its_budget(
+    root: Path, sizes: Sizes, spare: int, kept: bool
+) -> None:
+    bench = Bench(root, worker_spec(root, ram_budget_bytes=sizes.all + spare))
+    load(bench, "a")
+    load(bench, "b")
+    unload(bench, "b")
+    unload(bench, "a", clear=True)
+    listed = [(one.model_id, one.tier) for one in bench.engine.cache.listing()]
+    assert listed == ([("b", Tier.RAM)] if kept else [])
+    assert len(held(bench)) == (3 if kept else 0)
+
+
+def test_random_moves_of_models_that_share_keep_the_books_and_the_pictures(root: Path, sizes: Sizes) -> None:
+    for seed in range(4):
+        chance = random.Random(seed)
+        budget = chance.choice((sizes.all, sizes.all + sizes.unet)) + SLACK_BYTES
+        ram = chance.choice((0, sizes.unet, sizes.all))
+        bench = Bench(root, worker_spec(root, budget_bytes=budget, ram_budget_bytes=ram))
+        first: dict[str, bytes] = {}
+        for _ in range(12):
+            name, act = chance.choice("ab"), chance.choice(("draw", "load", "force", "unload", "clear"))
+            if act == "draw":
+                drawn = picture(bench, name)
+                assert drawn == first.setdefault(name, drawn), f"seed {seed}: {name}"
+            elif act in ("load", "force"):
+                bench.reply(LoadModelReply, c.LoadModel(model_id=name, force=act == "force"), name)
+            else:
+                unload(bench, name, clear=act == "clear")
+            on_device = bench.engine.cache.held(Tier.VRAM)
+            parts = {part.key: part.bytes for resident in on_device for part in resident.built.parts}
+            assert bench.engine.device.gauge().used == sum(parts.values()), f"seed {seed}: {act} {name}"
+            assert bench.engine.cache.ram_bytes() <= ram
+
+
+def made(values: Sequence[float], dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    module = torch.nn.Linear(len(values), 1, bias=False)
+    module.weight.data = torch.tensor([values], dtype=dtype)
+    return module
+
+
+def test_modules_are_equal_bit_by_bit() -> None:
+    assert equal(made([1.0, float("nan")]), made([1.0, float("nan")]))
+    assert not equal(made([0.0]), made([-0.0]))
+    assert not equal(made([1.0]), made([1.0], torch.float16))
+    assert not equal(made([1.0]), made([1.0, 1.0]))
+    for dtype in (torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn):
+        assert equal(made([0.5], dtype), made([0.5], dtype)) and not equal(made([0.5], dtype), made([1.0], dtype))
+
+
+def test_one_bit_keeps_two_parts_apart(root: Path, tmp_path: Path, sizes: Sizes) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(root / name, tmp_path / name)
+    path = tmp_path / "b/vae/diffusion_pytorch_model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    bench = Bench(tmp_path, worker_spec(tmp_path))
+    load(bench, "a")
+    load(bench, "b")
+    told = bench.engine.cache.listing()[0].components
+    assert {one.name for one in told if one.shared_with} == {"text_encoder"}
+
+
+def test_a_part_that_stands_in_two_places_is_held_once() -> None:
+    held = Components()
+    parts = [PartBytes(name=name, type=ComponentType.TextEncoder, path="", bytes=4) for name in ("one", "two", "none")]
+    modules = {"one": made([1.0]), "two": made([1.0]), "none": object()}
+    found = shared(modules, parts, held)
+    assert found["one"] is found["two"] and modules["two"] is modules["one"] and set(found) == {"one", "two"}
+    assert len(held) == 1
+    held.let_go(found["one"])
+    assert len(held) == 0

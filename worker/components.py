@@ -1,0 +1,111 @@
+"""The modules of a device's models, one for all models that have equal ones.
+
+Decides what is equal: the class, the configuration, and every tensor bit by bit, compared in memory. A digest of
+samples would be quicker and could take a part for another that differs in a few rows. Who is on the device is counted
+here, so that a part leaves it with the last model that needs it there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from worker.devices.base import PartBytes
+
+BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Whole numbers of each width: what values are compared as, so that signed zeros differ and NaNs are equal."""
+
+UNTOLD = ("transformers_version", "dtype", "torch_dtype")
+"""Keys of configurations that say where a part comes from and change nothing, beside those that begin with _."""
+
+
+class Component:
+    """A module that models hold: `models` of them, `placed` of which have it on the device."""
+
+    def __init__(self, key: str, kind: str, module: torch.nn.Module, size_bytes: int) -> None:
+        self.key = key
+        self.kind = kind
+        self.module = module
+        self.bytes = size_bytes
+        self.models = 0
+        self.placed = 0
+
+
+class Components:
+    """Every module that a device's models hold."""
+
+    def __init__(self) -> None:
+        self._held: list[Component] = []
+        self._made = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def hold(self, module: torch.nn.Module, size_bytes: int) -> Component:
+        """The component of a module just built: one that is held already, where that is equal to it."""
+        kind = _kind(module)
+        found = next((one for one in self._held if one.kind == kind and equal(one.module, module)), None)
+        if found is None:
+            self._made += 1
+            found = Component(f"component-{self._made}", kind, module, size_bytes)
+            self._held.append(found)
+        found.models += 1
+        return found
+
+    def let_go(self, component: Component) -> None:
+        """One model less holds it."""
+        component.models -= 1
+        if not component.models:
+            self._held.remove(component)
+
+
+def shared(components: dict[str, Any], parts: Iterable[PartBytes], held: Components) -> dict[str, Component]:
+    """The component of each part that has weights; modules that are held already take the place of equal new ones.
+
+    A model holds each of its components once, in however many places it stands.
+    """
+    found: dict[str, Component] = {}
+    for part in parts:
+        module = components.get(part.name)
+        if not isinstance(module, torch.nn.Module):
+            continue
+        component = held.hold(module, part.bytes)
+        if component in found.values():
+            held.let_go(component)
+        components[part.name] = component.module
+        found[part.name] = component
+    return found
+
+
+def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    """Whether two modules of a kind have the same tensors, bit by bit, wherever they are."""
+    ours, theirs = dict(_tensors(one)), dict(_tensors(other))
+    if ours.keys() != theirs.keys():
+        return False
+    return all(_same(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one.dtype is not other.dtype or one.shape != other.shape:
+        return False
+    bits = BITS.get(one.dtype.itemsize)
+    if bits is None or not one.numel():
+        return bits is not None
+    other = other.to(one.device)
+    return torch.equal(one.contiguous().view(-1).view(bits), other.contiguous().view(-1).view(bits))
+
+
+def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _kind(module: torch.nn.Module) -> str:
+    """What has to be the same before tensors are looked at: the class and its configuration."""
+    config: Any = getattr(module, "config", None)
+    settings = config.to_dict() if hasattr(config, "to_dict") else dict(config or {})
+    told = {key: value for key, value in settings.items() if not key.startswith("_") and key not in UNTOLD}
+    return f"{type(module).__module__}.{type(module).__qualname__} {json.dumps(told, sort_keys=True, default=str)}"
