@@ -40,27 +40,31 @@ def check_complete(file: ModelFile, configured: bool) -> None:
     header = read_header(Path(file.path))
     held = {tensor.name: tensor.shape for tensor in header.tensors}
     tables = asked_by(family.configuration)
-    seen = family.denoiser.originals if file.in_channels else ()
-    for part in file.parts:
-        if part.name in tables:
-            _check_part(Path(file.path).name, part, tables[part.name], held, frozenset(seen))
+    name, seen = Path(file.path).name, family.denoiser.originals if file.in_channels else ()
+    parts = [(part, tables[part.name]) for part in file.parts if part.name in tables]
+    known = [(part, asked) for part, asked in parts if len(held.keys() & asked.keys()) >= MOST_LACKING * len(asked)]
+    for part, asked in known:
+        _check_shapes(name, part, {one: shape for one, shape in asked.items() if one not in seen}, held)
+    for part, asked in known:
+        _check_names(name, part, asked, held)
 
 
-def _check_part(name: str, part: Part, asked: Asked, held: Asked, seen: frozenset[str]) -> None:
-    """`seen` are tensors whose shape is the file's own to say."""
-    missing = [one for one in asked if one not in held]
-    if len(missing) > MOST_LACKING * len(asked):
-        return
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        text = f"{name} lacks the tensor {missing[0]}{more} of its {part.name}"
-        raise corrupted(text, part=part.name, tensor=missing[0], missing=missing[:MOST_NAMED])
+def _check_shapes(name: str, part: Part, asked: Asked, held: Asked) -> None:
+    """What has other shapes is another model, whatever it lacks."""
     for one, shape in asked.items():
-        if one not in seen and _squeezed(held[one]) != _squeezed(shape):
+        if one in held and _squeezed(held[one]) != _squeezed(shape):
             text = f"{name}: its {part.name} has {one} of {list(held[one])}, where its family has {list(shape)}"
             details = {"part": part.name, "tensor": one, "found": list(held[one]), "expected": list(shape)}
             hint = f"put its own configuration in a folder {Path(name).stem} beside it, or name it in config_path"
             raise Fault(ErrorCode.MODEL_LOADING_FAILED, f"{text}: {hint}", details=details)
+
+
+def _check_names(name: str, part: Part, asked: Asked, held: Asked) -> None:
+    missing = [one for one in asked if one not in held]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        text = f"{name} lacks the tensor {missing[0]}{more} of its {part.name}"
+        raise corrupted(text, part=part.name, tensor=missing[0], missing=missing[:MOST_NAMED])
 
 
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:

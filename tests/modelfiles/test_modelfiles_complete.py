@@ -64,6 +64,17 @@ def test_another_shape_is_told_with_found_and_expected(tmp_path: Path) -> None:
     assert "config_path" in caught.value.info.message
 
 
+def test_a_file_of_other_shapes_is_another_model_whatever_it_lacks(tmp_path: Path) -> None:
+    shapes = dict(list(whole("sd15").items())[20:])
+    name = "first_stage_model.decoder.conv_out.weight"
+    with pytest.raises(Fault) as caught:
+        check_complete(
+            with_holes(tmp_path / "m.safetensors", {**shapes, FIRST: (320, 4, 3, 3), name: (3, 64, 3, 3)}),
+            configured=False,
+        )
+    assert caught.value.info.code is ErrorCode.MODEL_LOADING_FAILED
+
+
 def test_a_configuration_of_its_own_says_what_a_file_must_hold(tmp_path: Path) -> None:
     shapes = {**whole("sd15"), "first_stage_model.decoder.conv_out.weight": (3, 64, 3, 3)}
     check_complete(with_holes(tmp_path / "m.safetensors", shapes), configured=True)
