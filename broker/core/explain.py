@@ -15,6 +15,7 @@ from broker.core.fleet import Device
 from broker.core.jobs import Job, read_final
 from broker.core.placement import Request, decide, request_of, score
 from broker.core.refusals import unknown_model
+from broker.core.sharing import bytes_beside
 from protocol import commands as c
 from protocol import replies as r
 from protocol.enums import JobState, ModelStatus, Tier
@@ -247,11 +248,13 @@ def _leaving(device: Device, needed_bytes: int, model_id: str) -> list[ModelResi
     """
     free = device.memory.free
     leaving: list[ModelResidency] = []
+    staying = {held.model_id for held in device.models.values() if held.tier is Tier.VRAM}
     for held in sorted(_evictable(device, model_id), key=lambda held: held.last_used):
         if free >= needed_bytes:
             break
         leaving.append(held)
-        free += held.bytes
+        staying.discard(held.model_id)
+        free += bytes_beside(held, staying)
     return leaving if free >= needed_bytes or not device.memory.total else None
 
 

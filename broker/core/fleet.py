@@ -11,6 +11,7 @@ from broker.core.decision import Memory
 from broker.core.jobs import Job
 from broker.core.pool import ABSENT, IDLE, Pool, level_of
 from broker.core.queues import DeviceQueue
+from broker.core.sharing import bytes_together
 from protocol.enums import DeviceKind, DeviceState, PressureLevel, Tier
 from protocol.replies import DeviceInfo, HeldModel, RunningCommand
 from protocol.supervision import DeviceSlot
@@ -278,7 +279,7 @@ class Fleet:
         """A device reports all that it holds."""
         before = device.models
         device.models = after = {model.model_id: model for model in models}
-        pinned = sum(model.bytes for model in after.values() if model.pinned and model.tier is Tier.VRAM)
+        pinned = bytes_together(model for model in after.values() if model.pinned and model.tier is Tier.VRAM)
         if pinned != device.memory.pinned:
             old = device.memory
             device.memory = Memory.of(old.total, old.free, pinned, old.used, critical=old.critical)

@@ -6,13 +6,14 @@ from datetime import timedelta
 from typing import Any
 
 import msgspec
+import pytest
 from room import START, VRAM, Room, answer, assigned, code, model, residency
 from test_placement import pinned, profile, virtual
 
 from broker.core.figures import Shape
-from protocol.enums import ModelStatus
+from protocol.enums import ComponentType, ModelStatus, Tier
 from protocol.link import RunFacts
-from protocol.telemetry import ModelResidency
+from protocol.telemetry import ComponentResidency, ModelResidency
 
 HALF = VRAM // 2
 
@@ -142,3 +143,30 @@ def test_a_plan_waits_for_the_catalogue() -> None:
     room.register_catalog()
     room.entries(model("m"), complete=True)
     assert answer(room.new())["request_id"] == "p"
+
+
+def sharing(model_id: str, minutes: int, others: list[str], pin: bool = False) -> ModelResidency:
+    """A model of half of the device, of which it shares a half with others."""
+    parts = [
+        ComponentResidency(name="unet", type=ComponentType.UNet, bytes=HALF // 2, tier=Tier.VRAM),
+        ComponentResidency(
+            name="text_encoder", type=ComponentType.TextEncoder, bytes=HALF // 2, tier=Tier.VRAM, shared_with=others
+        ),
+    ]
+    return msgspec.structs.replace(used(model_id, minutes, HALF), components=parts, pinned=pin)
+
+
+def test_what_a_model_shares_with_one_that_stays_is_not_had_back() -> None:
+    room = virtual(1, profile("m", size_bytes=HALF + HALF // 2))
+    room.holds("virtual:0", sharing("a", 1, ["b"]), sharing("b", 2, ["a"]), used=VRAM - HALF // 2)
+    reply = plan(room, model_id="m")
+    assert reply["fits"] is True
+    assert [eviction["model_id"] for eviction in reply["evictions"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("others", "fits"), [((["b"], ["a"]), True), (([], []), False)])
+def test_pinned_models_that_share_leave_more_room(others: tuple[list[str], list[str]], fits: bool) -> None:
+    room = virtual(1, profile("m", size_bytes=HALF // 2))
+    held = [sharing(name, 1, shared, pin=True) for name, shared in zip("ab", others, strict=True)]
+    room.holds("virtual:0", *held, used=VRAM - HALF // 2 if fits else VRAM)
+    assert plan(room, model_id="m")["fits"] is fits
