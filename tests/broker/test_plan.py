@@ -164,9 +164,10 @@ def test_what_a_model_shares_with_one_that_stays_is_not_had_back() -> None:
     assert [eviction["model_id"] for eviction in reply["evictions"]] == ["a", "b"]
 
 
-@pytest.mark.parametrize(("others", "fits"), [((["b"], ["a"]), True), (([], []), False)])
-def test_pinned_models_that_share_leave_more_room(others: tuple[list[str], list[str]], fits: bool) -> None:
+@pytest.mark.parametrize(("others", "pinned_bytes"), [((["b"], ["a"]), HALF + HALF // 2), (([], []), VRAM)])
+def test_what_pinned_models_share_is_pinned_once(others: tuple[list[str], list[str]], pinned_bytes: int) -> None:
     room = virtual(1, profile("m", size_bytes=HALF // 2))
     held = [sharing(name, 1, shared, pin=True) for name, shared in zip("ab", others, strict=True)]
-    room.holds("virtual:0", *held, used=VRAM - HALF // 2 if fits else VRAM)
-    assert plan(room, model_id="m")["fits"] is fits
+    room.holds("virtual:0", *held, used=pinned_bytes)
+    assert room.core.context.fleet.devices["virtual:0"].memory.pinned == pinned_bytes
+    assert plan(room, model_id="m")["fits"] is (pinned_bytes < VRAM)
