@@ -80,6 +80,28 @@ TABLE: Mapping[SchedulerKind, tuple[Scheduler, ...]] = {
 }
 
 
+class Distilled(NamedTuple):
+    """How a model that was distilled for few steps is drawn where nobody asks; guidance None is its pipeline's own."""
+
+    steps: int
+    guidance: float | None
+
+
+def distilled(class_name: str, config: Mapping[str, Any]) -> Distilled | None:
+    """What a model's own scheduler says of that; None for one that takes its pipeline's usual number of steps.
+
+    The published turbo models have ancestral Euler steps that trail, of a model that predicts noise, and are drawn
+    without guidance (https://huggingface.co/stabilityai/sdxl-turbo); latent consistency models have a class of their
+    own (https://arxiv.org/abs/2310.04378).
+    """
+    if class_name == "LCMScheduler":
+        return Distilled(steps=4, guidance=None)
+    trails = config.get("timestep_spacing") == "trailing" and not config.get("rescale_betas_zero_snr")
+    if class_name == "EulerAncestralDiscreteScheduler" and trails and config.get("prediction_type") != V_PREDICTION:
+        return Distilled(steps=4, guidance=0.0)
+    return None
+
+
 def offered(kind: SchedulerKind, *, zero_snr: bool = False) -> list[Scheduler]:
     """The schedulers of a kind that can be had here, of a model of zero terminal SNR those that know it."""
     return [one for one in TABLE[kind] if (one.zero_snr or not zero_snr) and _is_there(one.package)]

@@ -12,6 +12,7 @@ from typing import Any
 import diffusers
 import torch
 
+from modelfiles import schedulers
 from modelfiles.families import Family
 from protocol.drawing import Mode
 from worker import schedules
@@ -63,10 +64,22 @@ class Pipelines:
         return pipeline
 
     def default_steps(self, pipeline: Any) -> int:
-        """What the pipeline itself takes."""
+        """What the pipeline itself takes, fewer where the model was distilled for that."""
         if not self.takes_guidance:
             return self.family.guidance.few_steps
+        if self._distilled is not None:
+            return self._distilled.steps
         return int(inspect.signature(pipeline.__call__).parameters["num_inference_steps"].default)
+
+    @property
+    def default_guidance(self) -> float | None:
+        """The guidance where none is asked for; None leaves it to the pipeline."""
+        return self._distilled.guidance if self._distilled is not None else None
+
+    @property
+    def _distilled(self) -> schedulers.Distilled | None:
+        own = self.components["scheduler"]
+        return schedulers.distilled(type(own).__name__, own.config)
 
     def default_sides(self, pipeline: Any, max_side: int) -> tuple[int, int]:
         """Width and height where none are asked for: the model's own, up to its family's and to `max_side`."""

@@ -250,6 +250,8 @@ class Run:
                 arguments[self._pipelines.family.guidance.argument] = order.guidance_scale
             else:
                 self._warnings.append("guidance_scale has no effect: this model was distilled for few steps")
+        elif self._pipelines.default_guidance is not None:
+            arguments[self._pipelines.family.guidance.argument] = self._pipelines.default_guidance
         guidance, negative = self._pipelines.family.guidance, order.negative_prompt
         if negative and not guidance.negative:
             name = self._pipelines.family.name

@@ -118,6 +118,35 @@ def test_a_scheduler_that_knows_no_zero_terminal_snr_gives_way_and_is_not_to_be_
     assert "PNDM" not in error.message.partition("one of")[2]
 
 
+TURBO = {"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"}
+
+
+@pytest.mark.parametrize(
+    ("class_name", "config", "steps", "guidance"),
+    [
+        ("EulerAncestralDiscreteScheduler", TURBO, 4, 0.0),
+        ("EulerAncestralDiscreteScheduler", {**TURBO, "timestep_spacing": "leading"}, 50, 5.0),
+        ("EulerAncestralDiscreteScheduler", {**TURBO, **V}, 50, 5.0),
+        ("EulerDiscreteScheduler", {**TURBO, "_class_name": "EulerDiscreteScheduler"}, 50, 5.0),
+        ("LCMScheduler", {"_class_name": "LCMScheduler"}, 4, 5.0),
+    ],
+)
+def test_a_model_distilled_for_few_steps_is_drawn_in_few_where_nobody_asks(
+    shelf: Shelf, class_name: str, config: dict[str, Any], steps: int, guidance: float
+) -> None:
+    name = shelf.add("m", config=config)
+    index = shelf.root / "m/model_index.json"
+    index.write_text(index.read_text().replace("EulerDiscreteScheduler", class_name))
+    command = c.Generate(model_id=name, prompt="a boat", seed=7, width=64, height=64)
+    outcome = shelf.bench.run(command, name)
+    assert isinstance(outcome.reply, GenerateReply), outcome.reply.error
+    assert outcome.reply.steps_done == steps
+    asked = c.Generate(
+        model_id=name, prompt="a boat", seed=7, width=64, height=64, steps=steps, guidance_scale=guidance
+    )
+    assert shelf.bench.run(asked, name).attachments == outcome.attachments
+
+
 def test_cosxl_is_drawn_with_its_own_range_of_noise(shelf: Shelf) -> None:
     sigmas = {"edm_vpred.sigma_max": torch.tensor(120.0), "edm_vpred.sigma_min": torch.tensor(0.002)}
     cosxl = shelf.add("cosxl", sigmas)
