@@ -208,13 +208,15 @@ def file_parts(found: Recognised, tensors: Iterable[Tensor]) -> dict[FilePart, l
 
 
 def _owned(parts: Iterable[FilePart], tensors: list[Tensor]) -> dict[FilePart, list[Tensor]]:
-    owned: dict[FilePart, list[Tensor]] = {part: [] for part in parts}
+    owned: list[tuple[FilePart, list[Tensor]]] = [(part, []) for part in parts]
+    looked = [(part.prefixes, taken) for part, taken in owned]
     for tensor in tensors:
-        for part, taken in owned.items():
-            if tensor.name.startswith(part.prefixes):
+        name = tensor.name
+        for prefixes, taken in looked:
+            if name.startswith(prefixes):
                 taken.append(tensor)
                 break
-    return {part: taken for part, taken in owned.items() if taken}
+    return {part: taken for part, taken in owned if taken}
 
 
 def _alone(family: Family) -> FilePart:
