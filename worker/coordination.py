@@ -13,8 +13,10 @@ def host_holds_file(command: LoadModel) -> bool:
     return bool(command.cache_optimized) or command.coordination_mode is CoordinationMode.RAM_TO_VRAM
 
 
-def coordinate(command: LoadModel, source: LoadSource, cache: ModelCache) -> Coordination | None:
-    """The account of a load's hints; None where none was sent."""
+def coordinate(
+    command: LoadModel, source: LoadSource, cache: ModelCache, *, simulated: bool = False
+) -> Coordination | None:
+    """The account of a load's hints; None where none was sent. `simulated`: no weight is read at all."""
     mode, strategy = command.coordination_mode, command.loading_strategy
     if mode is None and command.cache_optimized is None and strategy is LoadingStrategy.DEFAULT:
         return None
@@ -30,13 +32,21 @@ def coordinate(command: LoadModel, source: LoadSource, cache: ModelCache) -> Coo
         ignored.append(IgnoredHint(hint="coordination_mode", reason=reason))
     if command.cache_optimized is not None:
         honoured.append("cache_optimized")
-    if strategy is not LoadingStrategy.DEFAULT:
-        ignored.append(IgnoredHint(hint="loading_strategy", reason=_strategy_reason(strategy, source)))
+    reason = _strategy_reason(strategy, source, simulated)
+    if strategy is not LoadingStrategy.DEFAULT and reason:
+        ignored.append(IgnoredHint(hint="loading_strategy", reason=reason))
+    elif strategy is not LoadingStrategy.DEFAULT:
+        honoured.append("loading_strategy")
     tier = RamTier(bytes=cache.ram_bytes(), budget_bytes=cache.ram_budget_bytes)
     return Coordination(mode=mode, honoured=honoured, ignored=ignored, ram_tier=tier)
 
 
-def _strategy_reason(strategy: LoadingStrategy, source: LoadSource) -> str:
+def _strategy_reason(strategy: LoadingStrategy, source: LoadSource, simulated: bool) -> str:
+    """Why a strategy changed nothing; "" where it did."""
     if source is not LoadSource.DISK:
         return f"the model came from {source.value}: nothing was read"
-    return f"this worker reads component by component, whatever the strategy; {strategy.value} changes nothing"
+    if simulated:
+        return "a virtual device reads no weights"
+    if strategy is LoadingStrategy.LAZY:
+        return "every weight is on the device before the reply: no part is left to be moved at its first use"
+    return ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from protocol.telemetry import HostMemory
 
 PSI = Path("/proc/pressure/memory")
+MEMINFO = Path("/proc/meminfo")
 STATM = Path("/proc/self/statm")
 CGROUP = Path("/sys/fs/cgroup")
 REASONS = {
@@ -22,6 +23,20 @@ def read(ram_tier_bytes: int) -> tuple[HostMemory, dict[str, str]]:
     host = HostMemory(rss_bytes=_rss(), ram_tier_bytes=ram_tier_bytes, psi=_psi(), cgroup=_cgroup())
     missing = {f"host.{name}": reason for name, reason in REASONS.items() if getattr(host, name) is None}
     return host, missing
+
+
+def available_bytes() -> int | None:
+    """What the host could give this process now, its control group's limit observed; None where nothing tells."""
+    found = []
+    try:
+        lines = MEMINFO.read_text().splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    except (OSError, ValueError, IndexError):
+        pass
+    group = _cgroup() or {}
+    if "max_bytes" in group and "current_bytes" in group:
+        found.append(max(0, group["max_bytes"] - group["current_bytes"]))
+    return min(found, default=None)
 
 
 def _rss() -> int | None:

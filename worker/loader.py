@@ -53,7 +53,7 @@ def _folder(build: Build, staging: Staging, job: Job, tell: Tell) -> Pipelines:
     file = build.file
     family = _family(file.class_name, file.family, Path(file.path).name)
     components: dict[str, Any] = {}
-    reader = Reader(job.check, lambda done: tell("read", done))
+    reader = Reader(job.check, lambda done: tell("read", done), build.pace)
     began = time.perf_counter()
     for part in file.parts:
         job.check()

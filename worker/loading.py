@@ -16,7 +16,7 @@ from modelfiles.contents import Content
 from modelfiles.model import ModelFile, inspect
 from modelfiles.modes import check_channels, check_parts
 from modelfiles.paths import named
-from protocol.enums import LoadPriority, LoadSource, ModelPrecision, Tier
+from protocol.enums import LoadingStrategy, LoadPriority, LoadSource, ModelPrecision, Tier
 from protocol.errors import ErrorCode, Fault, Recovery
 from protocol.link import ModelRef
 from protocol.records import ModelLoadConfiguration, Record
@@ -27,6 +27,7 @@ from worker.engine import Engine
 from worker.job import Job
 from worker.keeper import check_share
 from worker.options import Resolved, outcomes, resolve
+from worker.pace import Pace, pace_of
 from worker.resident import Resident
 
 log = Logger()
@@ -38,8 +39,9 @@ class Wish(Record, frozen=True, kw_only=True):
     configuration: ModelLoadConfiguration | None = None
     config_path: str = ""
     force: bool = False
-    keeps_ram_copy: bool = True
+    host_holds_file: bool = False
     priority: LoadPriority = LoadPriority.Normal
+    strategy: LoadingStrategy = LoadingStrategy.DEFAULT
 
 
 class Brought(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,7 +157,9 @@ def _from_disk(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: Re
     check_share(estimated, resolved.memory_fraction, engine.keeper.room(), engine.cache)
     _admit(engine, ref.model_id, file, resolved, needed=estimated, replaced=replaced)
     cached = None if file.profile is not None else pagecache.ratio(_weight_files(file))
-    built = _build(engine, job, ref, file, resolved)
+    held = wish.host_holds_file
+    pace = pace_of(wish.strategy, estimated, cached=cached, host_holds_file=held)
+    built = _build(engine, job, ref, file, resolved, pace=pace)
     try:
         job.check()
         resident = Resident(ref.model_id, file, built, resolved, engine.clock())
@@ -163,7 +167,7 @@ def _from_disk(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: Re
         added = engine.cache.added_bytes(resident)
         _admit(engine, ref.model_id, file, resolved, needed=added, replaced=replaced, coming=resident)
         resident.configuration = configuration
-        resident.keeps_ram_copy = wish.keeps_ram_copy
+        resident.keeps_ram_copy = not wish.host_holds_file
         if replaced is not None:
             resident.keep_alive_seconds = replaced.keep_alive_seconds
         began = time.perf_counter()
@@ -187,7 +191,7 @@ def _weight_files(file: ModelFile) -> list[Path]:
     return [Path(name) for name in sorted({name for part in file.parts for name in part.files})]
 
 
-def _build(engine: Engine, job: Job, ref: ModelRef, file: ModelFile, resolved: Resolved) -> BuiltModel:
+def _build(engine: Engine, job: Job, ref: ModelRef, file: ModelFile, resolved: Resolved, *, pace: Pace) -> BuiltModel:
     """The model in host memory, from exactly the files that were checked."""
     total = precision.estimate_bytes(file, resolved.precision)
 
@@ -195,7 +199,8 @@ def _build(engine: Engine, job: Job, ref: ModelRef, file: ModelFile, resolved: R
         engine.tell_stage(ref.model_id, stage, bytes_done, total)
         job.stage(stage, bytes_done, total)
 
-    build = Build(file=file, precision=resolved.precision, config_path=resolved.config_path or ref.config_path)
+    config_path = resolved.config_path or ref.config_path
+    build = Build(file=file, precision=resolved.precision, config_path=config_path, pace=pace)
     return engine.device.build(build, job, tell)
 
 

@@ -20,9 +20,9 @@ import torch
 from modelfiles.headers import Header, Tensor
 from modelfiles.jsonfile import corrupted
 from worker.arena import Arena, aligned
+from worker.pace import Pace
 
-CHUNK_BYTES = 16 << 20
-THREADS = 4
+USUAL = Pace()
 TELL_SECONDS = 0.1
 LOOK_SECONDS = 0.05
 
@@ -66,9 +66,10 @@ class _Piece(NamedTuple):
 class Reader:
     """Reads for one load: `bytes` in `seconds` so far, in all; `tell` hears of the bytes, `check` raises to end it."""
 
-    def __init__(self, check: Callable[[], None], tell: Callable[[int], None]) -> None:
+    def __init__(self, check: Callable[[], None], tell: Callable[[int], None], pace: Pace = USUAL) -> None:
         self._check = check
         self._tell = tell
+        self._pace = pace
         self.bytes = 0
         self.seconds = 0.0
         self._told = 0.0
@@ -90,7 +91,7 @@ class Reader:
             for path, header, tensors in listed:
                 descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
                 for tensor in tensors:
-                    pieces += _pieces(descriptors[-1], path, header, tensor, made[tensor.name])
+                    pieces += self._pieces(descriptors[-1], path, header, tensor, made[tensor.name])
             self._read_all(pieces)
         finally:
             for descriptor in descriptors:
@@ -101,7 +102,7 @@ class Reader:
     def _read_all(self, pieces: list[_Piece]) -> None:
         """All pieces, by threads; this one listens."""
         self._stopped.clear()
-        with ThreadPoolExecutor(THREADS, "read") as pool:
+        with ThreadPoolExecutor(self._pace.threads, "read") as pool:
             waiting: set[Future[int]] = {pool.submit(self._piece, piece) for piece in pieces}
             try:
                 while waiting:
@@ -116,6 +117,17 @@ class Reader:
                 pool.shutdown(cancel_futures=True)
                 raise
 
+    def _pieces(
+        self, descriptor: int, path: Path, header: Header, tensor: Tensor, target: torch.Tensor
+    ) -> list[_Piece]:
+        source = TYPES[tensor.dtype]
+        flat, step = target.view(-1), self._pace.chunk_bytes // source.itemsize
+        begin = header.data_begin + tensor.begin
+        return [
+            _Piece(descriptor, path.name, begin + first * source.itemsize, source, flat[first : first + step])
+            for first in range(0, flat.numel(), step)
+        ]
+
     def _piece(self, piece: _Piece) -> int:
         """Read one piece, casting it on the way where it is wanted in another type. Bytes read."""
         if self._stopped.is_set():
@@ -123,12 +135,14 @@ class Reader:
         size = piece.target.numel() * piece.source.itemsize
         if piece.source is piece.target.dtype:
             _fill(piece, memoryview(piece.target.view(torch.uint8).numpy()))  # type: ignore[arg-type]
-            return size
-        if not hasattr(self._scratch, "buffer"):
-            self._scratch.buffer = bytearray(CHUNK_BYTES)
-        _fill(piece, memoryview(self._scratch.buffer)[:size])
-        source = torch.frombuffer(self._scratch.buffer, dtype=piece.source, count=piece.target.numel())
-        piece.target.copy_(source)
+        else:
+            if not hasattr(self._scratch, "buffer"):
+                self._scratch.buffer = bytearray(self._pace.chunk_bytes)
+            _fill(piece, memoryview(self._scratch.buffer)[:size])
+            piece.target.copy_(torch.frombuffer(self._scratch.buffer, dtype=piece.source, count=piece.target.numel()))
+        if self._pace.gives_back:
+            # Whole pages alone are given back: from the beginning of the file they are all behind this piece.
+            os.posix_fadvise(piece.descriptor, 0, piece.begin + size, os.POSIX_FADV_DONTNEED)
         return size
 
 
@@ -139,16 +153,6 @@ def _fill(piece: _Piece, buffer: memoryview) -> None:
         if not count:
             raise corrupted(f"{piece.file_name} ended while it was read: it has become shorter")
         done += count
-
-
-def _pieces(descriptor: int, path: Path, header: Header, tensor: Tensor, target: torch.Tensor) -> list[_Piece]:
-    source = TYPES[tensor.dtype]
-    flat, step = target.view(-1), CHUNK_BYTES // source.itemsize
-    begin = header.data_begin + tensor.begin
-    return [
-        _Piece(descriptor, path.name, begin + first * source.itemsize, source, flat[first : first + step])
-        for first in range(0, flat.numel(), step)
-    ]
 
 
 def _type_of(tensor: Tensor, path: Path) -> torch.dtype:

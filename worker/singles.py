@@ -54,7 +54,7 @@ class Single:
         self._check_needed(parts)
         modules = {part.name: self._checked(part) for part in parts if part.files}
         components: dict[str, Any] = dict(own_tokenizers(self._configuration))
-        reader = Reader(job.check, lambda done: tell("read", done))
+        reader = Reader(job.check, lambda done: tell("read", done), self._build.pace)
         for part in parts:
             job.check()
             tell("build", reader.bytes)

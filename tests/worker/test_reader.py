@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +17,17 @@ from safetensors.torch import load_file, save_file
 
 from modelfiles.headers import read_header
 from protocol import commands as c
+from protocol.enums import LoadingStrategy
 from protocol.errors import ErrorCode, Fault
-from protocol.replies import GenerateReply
+from protocol.replies import GenerateReply, LoadModelReply
 from tests.worker.bench import Bench, worker_spec
-from worker import parts, reader
+from worker import pagecache, parts, reader
 from worker.arena import ALIGNMENT_BYTES, Arena
+from worker.pace import Pace
 from worker.reader import TYPES, Reader
 
 MIB = 1 << 20
+SMALL = Pace(chunk_bytes=64 << 10)
 WHOLE = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool]
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
 
@@ -42,14 +46,11 @@ def as_they_are(_: str, source: torch.dtype) -> torch.dtype:
 def read(path: Path, choose: Callable[[str, torch.dtype], torch.dtype], **given: Any) -> dict[str, torch.Tensor]:
     header = read_header(path)
     check, tell = given.get("check", lambda: None), given.get("tell", lambda _: None)
-    return Reader(check, tell).read([(path, header, header.tensors)], choose)
+    return Reader(check, tell, given.get("pace", Pace())).read([(path, header, header.tensors)], choose)
 
 
-@pytest.mark.parametrize("chunk", [reader.CHUNK_BYTES, 1000])
-def test_every_type_is_read_as_it_is_and_cast_as_torch_casts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
-) -> None:
-    monkeypatch.setattr(reader, "CHUNK_BYTES", chunk)
+@pytest.mark.parametrize("pace", [Pace(), Pace(chunk_bytes=1000), Pace(threads=1, chunk_bytes=1000, gives_back=True)])
+def test_every_type_is_read_as_it_is_and_cast_as_torch_casts(tmp_path: Path, pace: Pace) -> None:
     made = tensors()
     save_file(made, tmp_path / "m.safetensors")
     found = read(tmp_path / "m.safetensors", as_they_are)
@@ -80,8 +81,7 @@ def test_a_file_that_becomes_shorter_while_it_is_read_is_corrupted_and_no_end_of
     assert caught.value.code is ErrorCode.MODEL_CORRUPTED and "become shorter" in caught.value.info.message
 
 
-def test_a_cancel_is_heard_between_chunks_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "CHUNK_BYTES", 64 << 10)
+def test_a_cancel_is_heard_between_chunks_and_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     save_file({"a": torch.zeros(16 * MIB)}, path)
     asked = 0
@@ -92,7 +92,7 @@ def test_a_cancel_is_heard_between_chunks_and_leaves_nothing(tmp_path: Path, mon
         if asked > 3:
             raise Fault(ErrorCode.CANCELLED, "enough")
 
-    header, reading = read_header(path), Reader(check, lambda _: None)
+    header, reading = read_header(path), Reader(check, lambda _: None, SMALL)
     with pytest.raises(Fault) as caught:
         reading.read([(path, header, header.tensors)], as_they_are)
     assert caught.value.code is ErrorCode.CANCELLED
@@ -100,14 +100,30 @@ def test_a_cancel_is_heard_between_chunks_and_leaves_nothing(tmp_path: Path, mon
 
 
 def test_what_was_read_is_told_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "CHUNK_BYTES", 64 << 10)
     monkeypatch.setattr(reader, "TELL_SECONDS", 0.0)
     path = tmp_path / "m.safetensors"
     save_file({"a": torch.zeros(MIB), "b": torch.ones(MIB)}, path)
     told: list[int] = []
-    header, reading = read_header(path), Reader(lambda: None, told.append)
+    header, reading = read_header(path), Reader(lambda: None, told.append, SMALL)
     reading.read([(path, header, header.tensors)], as_they_are)
     assert told == sorted(told) and told[-1] == reading.bytes == 8 * MIB and reading.seconds > 0
+
+
+@pytest.mark.parametrize(("gives_back", "left"), [(False, 1.0), (True, 0.01)])
+def test_pages_leave_the_page_cache_behind_the_reading_where_asked(
+    tmp_path: Path, gives_back: bool, left: float
+) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"a": torch.zeros(4 * MIB), "b": torch.ones(4 * MIB)}, path)
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if pagecache.ratio([path]) != 0.0:
+        pytest.skip("this file system keeps the pages of its files, or the system does not say")
+    found = read(path, as_they_are, pace=Pace(threads=1, chunk_bytes=MIB, gives_back=gives_back))
+    assert torch.equal(found["b"], torch.ones(4 * MIB))
+    ratio = pagecache.ratio([path])
+    assert ratio is not None and (ratio <= left if gives_back else ratio == left)
 
 
 def test_a_block_goes_back_to_the_system_with_its_last_view() -> None:
@@ -170,3 +186,18 @@ def test_a_language_model_with_its_head_is_read_without_it(model_root: Path, tmp
     new, old = (bench.run(c.Generate(model_id=name, **draw), name) for name in ("new", "old"))
     assert isinstance(old.reply, GenerateReply), old.reply.error
     assert new.attachments == old.attachments
+
+
+@pytest.mark.parametrize("strategy", [LoadingStrategy.FAST, LoadingStrategy.LOW_MEMORY, LoadingStrategy.LAZY])
+def test_a_strategy_is_answered_and_changes_no_picture(model_root: Path, strategy: LoadingStrategy) -> None:
+    name = "tiny-sd15"
+    plain, bench = (Bench(model_root, worker_spec(model_root)) for _ in range(2))
+    reply = bench.reply(LoadModelReply, c.LoadModel(model_id=name, loading_strategy=strategy), name)
+    assert reply.coordination is not None
+    ignored = [one.hint for one in reply.coordination.ignored]
+    told = (reply.coordination.honoured, ignored)
+    assert told == (([], ["loading_strategy"]) if strategy is LoadingStrategy.LAZY else (["loading_strategy"], []))
+    again = bench.reply(LoadModelReply, c.LoadModel(model_id=name, loading_strategy=strategy), name)
+    assert again.coordination is not None and "nothing was read" in again.coordination.ignored[0].reason
+    command = c.Generate(model_id=name, prompt="x", steps=1, seed=7, width=64, height=64)
+    assert bench.run(command, name).attachments == plain.run(command, name).attachments

@@ -80,7 +80,7 @@ def _resident(engine: Engine, job: Job, command: c.Generate) -> tuple[Resident, 
         raise Fault(info.code, info.message, details=info.details, recovery=[recovery])
     wish = Wish(
         priority=resident.priority if resident is not None and on_device else command.priority,
-        keeps_ram_copy=resident is None or resident.keeps_ram_copy,
+        host_holds_file=resident is not None and not resident.keeps_ram_copy,
     )
     brought = bring(engine, job, assigned_model(job, command.model_id), wish)
     return brought.resident, brought

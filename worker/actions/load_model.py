@@ -18,8 +18,9 @@ def load_model(engine: Engine, job: Job, command: c.LoadModel) -> LoadModelReply
         configuration=command.configuration,
         config_path=command.config_path,
         force=command.force,
-        keeps_ram_copy=not host_holds_file(command),
         priority=command.priority,
+        strategy=command.loading_strategy,
+        host_holds_file=host_holds_file(command),
     )
     brought = bring(engine, job, ref, wish)
     resident = brought.resident
@@ -49,6 +50,6 @@ def _reply(engine: Engine, job: Job, command: c.LoadModel, brought: Brought) -> 
         loaded_at=resident.loaded_at,
         options=resident.options,
         cache=LoadCache(source=brought.source, page_cache_ratio=brought.page_cache_ratio),
-        coordination=coordinate(command, brought.source, engine.cache),
+        coordination=coordinate(command, brought.source, engine.cache, simulated=resident.file.profile is not None),
         not_measured=not_measured,
     )

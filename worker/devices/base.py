@@ -15,6 +15,7 @@ from protocol.enums import ComponentType, ModelPrecision
 from protocol.records import Record
 from protocol.telemetry import DeviceIdentity
 from worker.job import Job
+from worker.pace import Pace
 
 
 class Gauge(Record, frozen=True, kw_only=True):
@@ -48,11 +49,12 @@ class PartBytes(Record, frozen=True, kw_only=True):
 
 
 class Build(Record, frozen=True, kw_only=True):
-    """How a model is to be built; `config_path` "" where the file needs none."""
+    """How a model is to be built, and at which pace it is read; `config_path` "" where the file needs none."""
 
     file: ModelFile
     precision: ModelPrecision
     config_path: str = ""
+    pace: Pace = Pace()
 
 
 class DrawOrder(Record, frozen=True, kw_only=True):
