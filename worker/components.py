@@ -68,15 +68,20 @@ def shared(components: dict[str, Any], parts: Iterable[PartBytes], held: Compone
     A model holds each of its components once, in however many places it stands.
     """
     found: dict[str, Component] = {}
-    for part in parts:
-        module = components.get(part.name)
-        if not isinstance(module, torch.nn.Module):
-            continue
-        component = held.hold(module, part.bytes)
-        if component in found.values():
+    try:
+        for part in parts:
+            module = components.get(part.name)
+            if not isinstance(module, torch.nn.Module):
+                continue
+            component = held.hold(module, part.bytes)
+            if component in found.values():
+                held.let_go(component)
+            components[part.name] = component.module
+            found[part.name] = component
+    except BaseException:
+        for component in set(found.values()):
             held.let_go(component)
-        components[part.name] = component.module
-        found[part.name] = component
+        raise
     return found
 
 
@@ -94,7 +99,9 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     bits = BITS.get(one.dtype.itemsize)
     if bits is None or not one.numel():
         return bits is not None
-    other = other.to(one.device)
+    if one.device != other.device:
+        # In host memory: the device may have no room for a copy.
+        one, other = one.cpu(), other.cpu()
     return torch.equal(one.contiguous().view(-1).view(bits), other.contiguous().view(-1).view(bits))
 
 

@@ -215,3 +215,19 @@ def test_a_part_that_stands_in_two_places_is_held_once() -> None:
     assert len(held) == 1
     held.let_go(found["one"])
     assert len(held) == 0
+
+
+def test_what_fails_half_way_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, hold = Components(), Components.hold
+
+    def failing(self: Components, module: torch.nn.Module, size_bytes: int) -> Component:
+        if size_bytes == 8:
+            raise MemoryError
+        return hold(self, module, size_bytes)
+
+    monkeypatch.setattr(Components, "hold", failing)
+    sizes = (("one", 4), ("two", 4), ("three", 8))
+    parts = [PartBytes(name=name, type=ComponentType.TextEncoder, path="", bytes=size) for name, size in sizes]
+    with pytest.raises(MemoryError):
+        shared({"one": made([1.0]), "two": made([2.0]), "three": made([3.0, 1.0])}, parts, held)
+    assert len(held) == 0
