@@ -26,6 +26,7 @@ from modelfiles import families
 from modelfiles.complete import Asked
 from modelfiles.headers import Header, read_header
 from modelfiles.recognition import recognise, used
+from tests.modelfiles.model_bytes import tensor_file
 
 RECOGNISE_MS, REFUSE_MS = 2.0, 50.0
 """The targets."""
@@ -63,18 +64,8 @@ def flux() -> Asked:
 
 def with_holes(path: Path, shapes: Asked) -> Path:
     """A sound file of these tensors in Float16 whose data take no room but for its last page."""
-    header: dict[str, object] = {}
-    end = 0
-    for name, shape in shapes.items():
-        begin, count = end, 1
-        for side in shape:
-            count *= side
-        end += 2 * count
-        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [begin, end]}
-    encoded = json.dumps(header).encode()
-    with path.open("wb") as file:
-        file.write(len(encoded).to_bytes(8, "little") + encoded)
-        file.truncate(8 + len(encoded) + end)
+    tensor_file(path, shapes, dtype="F16", holes=True)
+    with path.open("r+b") as file:
         file.seek(-4096, 2)
         file.write(b"\1" * 4096)
     return path

@@ -6,7 +6,7 @@ a class is built for it. Knows the original layout alone: a part that has other 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -62,9 +62,14 @@ def _check_shapes(name: str, part: Part, asked: Asked, held: Asked) -> None:
 def _check_names(name: str, part: Part, asked: Asked, held: Asked) -> None:
     missing = [one for one in asked if one not in held]
     if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        text = f"{name} lacks the tensor {missing[0]}{more} of its {part.name}"
-        raise corrupted(text, part=part.name, tensor=missing[0], missing=missing[:MOST_NAMED])
+        raise lacks(name, part.name, missing)
+
+
+def lacks(name: str, part: str, missing: Sequence[str]) -> Fault:
+    """MODEL_CORRUPTED for a file without some of a part's tensors."""
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    text = f"{name} lacks the tensor {missing[0]}{more} of its {part}"
+    return corrupted(text, part=part, tensor=missing[0], missing=list(missing[:MOST_NAMED]))
 
 
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -44,10 +44,14 @@ class Keeper:
             self._cache.disclaim(victims)
 
     def admit(self, needed_bytes: int, replacing: Resident | None, coming: Resident | None = None) -> None:
-        """Raise INSUFFICIENT_MEMORY where `needed_bytes` cannot fit even once `replacing` is gone. Moves nobody."""
+        """Raise INSUFFICIENT_MEMORY where `needed_bytes` cannot fit even once `replacing` is gone. Moves nobody.
+
+        Before there is a `coming` one, it is taken to share what the one that it replaces shares.
+        """
         room = self.room()
-        on_device = replacing is not None and replacing.tier is Tier.VRAM
-        own_bytes = self._cache.freed_bytes([replacing], coming) if on_device and replacing is not None else 0
+        own_bytes = 0
+        if replacing is not None and replacing.tier is Tier.VRAM:
+            own_bytes = replacing.bytes if coming is None else self._cache.freed_bytes([replacing], coming)
         room = Room(total=room.total, free=room.free + own_bytes)
         self._cache.victims(needed_bytes, room, (replacing.model_id,) if replacing else (), coming)
 
@@ -105,6 +109,7 @@ class Keeper:
         """Give back every byte of a model whose id another one has taken over."""
         replaced.built.release()
         self._device.reclaim()
+        self._trim_ram()
 
     def drop_ram(self, resident: Resident, reason: str) -> int:
         """Out of the RAM tier. Bytes that left it: not those of parts that other models have too."""

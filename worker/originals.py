@@ -15,6 +15,7 @@ import torch
 from diffusers.loaders import single_file_utils
 from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
 
+from modelfiles.complete import MOST_LACKING
 from modelfiles.families import Family
 from modelfiles.families.record import CLIP_CLASSES, Key
 from modelfiles.headers import Tensor
@@ -33,9 +34,6 @@ LAST = "{last}"
 OPEN_CLIP_MARK = "transformer.resblocks."
 SOME = 16
 """Names of a part by which a beginning is tried: of a file in its class's own names most are there."""
-
-MOST_LACKING = 0.5
-"""Of a part's tensors: a file that lacks more of them has another layout."""
 
 COMPUTED = ("position_ids",)
 """Endings of tensors that are made, not read."""

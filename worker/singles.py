@@ -15,9 +15,10 @@ import torch
 
 from modelfiles import folders
 from modelfiles.allowed import COMPONENTS, WEIGHTED
+from modelfiles.complete import lacks
 from modelfiles.families import Family
 from modelfiles.headers import Tensor, read_header
-from modelfiles.jsonfile import JsonObject, corrupted, incompatible, read_object
+from modelfiles.jsonfile import JsonObject, incompatible, read_object
 from modelfiles.model import Part
 from protocol.enums import ComponentType
 from protocol.errors import ErrorCode, Fault
@@ -121,9 +122,7 @@ class Single:
         """Raise Fault MODEL_CORRUPTED for a missing tensor, MODEL_INCOMPATIBLE for one of another shape."""
         absent = originals.lacking(self._family, part.class_name, module, part.prefixes, tensors)
         if absent:
-            more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-            text = f"{self._name} lacks the tensor {absent[0]}{more} of its {part.name}"
-            raise corrupted(text, part=part.name, tensor=absent[0], missing=absent[:20])
+            raise lacks(self._name, part.name, absent)
         held = {tensor.name: torch.empty(tensor.shape, device="meta") for tensor in tensors}
         found = self._converted(part, module, held)
         for name, asked in module.state_dict(keep_vars=True).items():

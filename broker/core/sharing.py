@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 from protocol.telemetry import ModelResidency
 
 
-def bytes_beside(model: ModelResidency, others: Collection[str]) -> int:
+def bytes_beside(model: ModelResidency, others: AbstractSet[str]) -> int:
     """A model's bytes without the components that one of these models (ids) has too."""
-    return model.bytes - sum(part.bytes for part in model.components if not set(others).isdisjoint(part.shared_with))
+    return model.bytes - sum(part.bytes for part in model.components if others & set(part.shared_with))
 
 
 def bytes_together(models: Iterable[ModelResidency]) -> int:

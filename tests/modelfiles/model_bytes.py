@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-F32_BYTES = 4
+from modelfiles.headers import DTYPE_BITS
 
 
 def header_file(path: Path, header: object, data: bytes = b"", *, length: int | None = None) -> Path:
@@ -18,9 +19,14 @@ def header_file(path: Path, header: object, data: bytes = b"", *, length: int | 
 
 
 def tensor_file(
-    path: Path, shapes: Mapping[str, Sequence[int]] | Sequence[str], metadata: Mapping[str, str] | None = None
+    path: Path,
+    shapes: Mapping[str, Sequence[int]] | Sequence[str],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    dtype: str = "F32",
+    holes: bool = False,
 ) -> Path:
-    """A sound file of F32 zeros; bare names get the shape [1]."""
+    """A sound file of zeros; bare names get the shape [1]. With `holes` its data take no room."""
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     named = shapes if isinstance(shapes, Mapping) else {name: [1] for name in shapes}
     end = 0
@@ -29,9 +35,13 @@ def tensor_file(
         count = 1
         for side in shape:
             count *= side
-        end += count * F32_BYTES
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [begin, end]}
-    return header_file(path, header, bytes(end))
+        end += count * DTYPE_BITS[dtype] // 8
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+    if not holes:
+        return header_file(path, header, bytes(end))
+    header_file(path, header)
+    os.truncate(path, path.stat().st_size + end)
+    return path
 
 
 def json_file(path: Path, value: object) -> Path:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 from pathlib import Path
 
 import pytest
+from model_bytes import tensor_file
 
 from modelfiles.complete import MOST_LACKING, asked_by, check_complete
 from modelfiles.model import ModelFile, inspect
@@ -23,18 +22,7 @@ def whole(configuration: str) -> Shapes:
 
 
 def with_holes(path: Path, shapes: Shapes) -> ModelFile:
-    """A file of these tensors in Float16, whose data take no room."""
-    header, end = {}, 0
-    for name, shape in shapes.items():
-        begin, count = end, 1
-        for side in shape:
-            count *= side
-        end += 2 * count
-        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text)
-    os.truncate(path, 8 + len(text) + end)
-    return inspect(path, Roots([path.parent]))
+    return inspect(tensor_file(path, shapes, holes=True), Roots([path.parent]))
 
 
 @pytest.mark.parametrize("configuration", ["sd15", "sdxl", "sdxl_refiner"])

@@ -178,6 +178,29 @@ def test_random_moves_of_models_that_share_keep_the_books_and_the_pictures(root:
             assert bench.engine.cache.ram_bytes() <= ram
 
 
+def test_a_forced_load_beside_a_pinned_model_needs_no_room_for_what_they_share(root: Path, sizes: Sizes) -> None:
+    bench = Bench(root, worker_spec(root, budget_bytes=sizes.all + sizes.unet + SLACK_BYTES, ram_budget_bytes=0))
+    load(bench, "a")
+    load(bench, "b")
+    bench.engine.cache.pin("a", pinned=True)
+    first = picture(bench, "b")
+    bench.reply(LoadModelReply, c.LoadModel(model_id="b", force=True), "b")
+    assert picture(bench, "b") == first
+    assert bench.engine.device.gauge().used == sizes.all + sizes.unet
+
+
+def test_what_a_replaced_model_leaves_to_the_ram_tier_is_within_its_budget(root: Path, sizes: Sizes) -> None:
+    bench = Bench(root, worker_spec(root, ram_budget_bytes=sizes.unet))
+    load(bench, "a")
+    load(bench, "b")
+    unload(bench, "a")
+    assert bench.engine.cache.ram_bytes() == sizes.unet
+    half = ModelLoadConfiguration(precision=ModelPrecision.BFloat16)
+    bench.reply(LoadModelReply, c.LoadModel(model_id="b", configuration=half), "b")
+    assert [one.model_id for one in bench.engine.cache.listing()] == ["b"]
+    assert bench.engine.cache.ram_bytes() == 0
+
+
 def made(values: Sequence[float], dtype: torch.dtype = torch.float32) -> torch.nn.Module:
     module = torch.nn.Linear(len(values), 1, bias=False)
     module.weight.data = torch.tensor([values], dtype=dtype)
