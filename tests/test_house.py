@@ -17,9 +17,10 @@ MAY_IMPORT = {
     "protocol": set(),
     "settings": {"protocol"},
     "modelfiles": {"protocol", "settings"},
+    "ramtier": {"protocol", "settings"},
     "catalog": {"protocol", "settings", "modelfiles"},
-    "worker": {"protocol", "settings", "modelfiles"},
-    "broker": {"protocol", "settings", "modelfiles"},
+    "worker": {"protocol", "settings", "modelfiles", "ramtier"},
+    "broker": {"protocol", "settings", "modelfiles", "ramtier"},
     "client": {"protocol", "settings", "modelfiles"},
     "cli": {"protocol", "settings", "modelfiles", "client", "catalog", "worker", "broker"},
 }

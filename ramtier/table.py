@@ -1,0 +1,172 @@
+"""The books of a RAM tier: which contents are in it, who holds them, what goes when room is needed.
+
+Pure: no memory, no sockets, no clock. A content that its holder lets go leaves at once, where nobody else holds it;
+that of a holder which died stays for its successor, and is the first to go when room is needed.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from typing import Generic, TypeVar
+
+from protocol.ramtier import Verdict
+
+B = TypeVar("B")
+
+
+class State(enum.Enum):
+    """Where a content stands."""
+
+    FILLING = "filling"
+    READY = "ready"
+
+
+class Entry(Generic[B]):
+    """A content: `block` is its memory once it is ready, `lent` how often each holder reads it now."""
+
+    def __init__(self, key: str, size_bytes: int, filler: int) -> None:
+        self.key = key
+        self.bytes = size_bytes
+        self.state = State.FILLING
+        self.filler = filler
+        self.holders: set[int] = set()
+        self.lent: Counter[int] = Counter()
+        self.used = 0
+        self.block: B | None = None
+
+    @property
+    def evictable(self) -> bool:
+        return self.state is State.READY and not self.lent.total()
+
+
+class Table(Generic[B]):
+    """All contents within one budget, in bytes. Blocks that leave are in `dropped`, for the caller to give back."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.budget_bytes = budget_bytes
+        self.dropped: list[B] = []
+        self._entries: dict[str, Entry[B]] = {}
+        self._lost: dict[int, set[str]] = {}
+        self._turn = 0
+
+    @property
+    def used_bytes(self) -> int:
+        """What is there and what is reserved."""
+        return sum(entry.bytes for entry in self._entries.values())
+
+    def holders(self, key: str) -> frozenset[int]:
+        """Who holds a content; nobody where it is not there."""
+        entry = self._entries.get(key)
+        return frozenset(entry.holders) if entry is not None else frozenset()
+
+    def size_of(self, key: str) -> int | None:
+        """The bytes of a content that is there or on its way."""
+        entry = self._entries.get(key)
+        return entry.bytes if entry is not None else None
+
+    def clear(self) -> None:
+        """Everything leaves."""
+        for entry in list(self._entries.values()):
+            self._drop(entry)
+
+    def find(self, holder: int, key: str) -> Entry[B] | None:
+        """The content, lent to `holder` and held by it from here on; None where it is not there."""
+        entry = self._entries.get(key)
+        if entry is None or entry.state is not State.READY:
+            return None
+        self._use(entry, holder)
+        entry.lent[holder] += 1
+        return entry
+
+    def give_back(self, holder: int, key: str) -> None:
+        """The content is read once less."""
+        entry = self._entries.get(key)
+        if entry is not None and entry.lent[holder]:
+            entry.lent[holder] -= 1
+            self._drop_unwanted(entry)
+
+    def reserve(self, holder: int, key: str, size_bytes: int, *, evict: bool) -> Verdict:
+        """DONE: room is kept until `publish` or `abandon`; THERE: held now; BUSY; NO_ROOM, and then nothing left."""
+        entry = self._entries.get(key)
+        if entry is not None and entry.state is State.READY:
+            self._use(entry, holder)
+            return Verdict.THERE
+        if entry is not None:
+            return Verdict.BUSY
+        victims = self._victims(size_bytes, evict=evict)
+        if victims is None:
+            return Verdict.NO_ROOM
+        for victim in victims:
+            self._drop(victim)
+            for loser in victim.holders:
+                self._lost.setdefault(loser, set()).add(victim.key)
+        self._entries[key] = Entry(key, size_bytes, holder)
+        return Verdict.DONE
+
+    def publish(self, holder: int, key: str, block: B) -> bool:
+        """The content is there. False where `holder` reserved no room for it."""
+        entry = self._entries.get(key)
+        if entry is None or entry.state is not State.FILLING or entry.filler != holder:
+            return False
+        entry.block, entry.state = block, State.READY
+        self._use(entry, holder)
+        return True
+
+    def abandon(self, holder: int, key: str) -> None:
+        """Give the room back that was reserved."""
+        entry = self._entries.get(key)
+        if entry is not None and entry.state is State.FILLING and entry.filler == holder:
+            del self._entries[key]
+
+    def let_go(self, holder: int, keys: list[str]) -> int:
+        """These are held by `holder` no more. The bytes that left the tier."""
+        before = self.used_bytes
+        for key in keys:
+            entry = self._entries.get(key)
+            if entry is not None and holder in entry.holders:
+                entry.holders.discard(holder)
+                self._drop_unwanted(entry)
+        return before - self.used_bytes
+
+    def gone(self, holder: int) -> None:
+        """A holder died: what it was bringing goes, what it held stays without it."""
+        self._lost.pop(holder, None)
+        for entry in list(self._entries.values()):
+            if entry.state is State.FILLING and entry.filler == holder:
+                del self._entries[entry.key]
+            entry.holders.discard(holder)
+            del entry.lent[holder]
+
+    def lost(self, holder: int) -> list[str]:
+        """What was evicted of what `holder` held, and has not been told."""
+        return sorted(self._lost.pop(holder, ()))
+
+    def _use(self, entry: Entry[B], holder: int) -> None:
+        self._turn += 1
+        entry.used = self._turn
+        entry.holders.add(holder)
+        if holder in self._lost:
+            self._lost[holder].discard(entry.key)
+
+    def _victims(self, size_bytes: int, *, evict: bool) -> list[Entry[B]] | None:
+        """Who goes so that this fits: what nobody holds, then what was used longest ago; None where it never would."""
+        free = self.budget_bytes - self.used_bytes
+        chosen: list[Entry[B]] = []
+        idle = [entry for entry in self._entries.values() if entry.evictable and (evict or not entry.holders)]
+        for entry in sorted(idle, key=lambda entry: (bool(entry.holders), entry.used)):
+            if free >= size_bytes:
+                break
+            chosen.append(entry)
+            free += entry.bytes
+        return chosen if free >= size_bytes else None
+
+    def _drop_unwanted(self, entry: Entry[B]) -> None:
+        """What was let go by its last holder leaves as soon as nobody reads it."""
+        if not entry.holders and entry.evictable:
+            self._drop(entry)
+
+    def _drop(self, entry: Entry[B]) -> None:
+        del self._entries[entry.key]
+        if entry.block is not None:
+            self.dropped.append(entry.block)

@@ -1,0 +1,139 @@
+"""A worker's view of a RAM tier: the machine's, behind a channel to its keeper, or one of the process's own.
+
+Decides nothing of what stays: the books do (`ramtier.table`). A tier whose keeper does not answer is empty, and takes
+nothing.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from protocol import ramtier as p
+from protocol.ramtier import Answer, Verdict
+from ramtier import channel
+from ramtier.blocks import Block
+from ramtier.keeper import RamKeeper
+from settings.logs import Logger
+
+PATIENCE_SECONDS = 30.0
+"""The keeper answers within a millisecond; one that takes this long is stopped."""
+
+log = Logger()
+
+
+class RamTier(ABC):
+    """Contents by their keys. Any thread may call; blocks are read and written by the one that was given them."""
+
+    shared = False
+    """Whether the other workers of the machine see the same tier."""
+
+    def __init__(self) -> None:
+        self._lost: set[str] = set()
+        self._lock = threading.Lock()
+        self.used_bytes = 0
+        """Of all contents, as the last answer had it."""
+        self.budget_bytes = 0
+
+    @contextmanager
+    def lent(self, key: str) -> Iterator[Block | None]:
+        """The block of a content, which stays in the tier meanwhile and is held from here on; None where it is not."""
+        block = self._call(p.Find(key=key))[1]
+        try:
+            yield block
+        finally:
+            if block is not None:
+                block.close()
+                self._call(p.Return(key=key))
+
+    def reserve(self, key: str, size_bytes: int, *, evict: bool) -> Verdict:
+        """Room for a content: DONE asks for `publish` or `abandon`, THERE is held already; BUSY or NO_ROOM."""
+        return self._call(p.Reserve(key=key, size_bytes=size_bytes, evict=evict))[0].verdict
+
+    def publish(self, key: str, block: Block) -> bool:
+        """Put a block, sealed, where room was reserved; it is the tier's from here on. False where it was refused."""
+        try:
+            block.seal()
+            return self._call(p.Publish(key=key), block)[0].verdict is Verdict.DONE
+        finally:
+            block.close()
+
+    def abandon(self, key: str) -> None:
+        """The room that was reserved is not needed."""
+        self._call(p.Abandon(key=key))
+
+    def let_go(self, keys: list[str]) -> int:
+        """These are not held here any more. The bytes that left the tier, which are those that nobody else holds."""
+        return self._call(p.LetGo(keys=keys))[0].freed_bytes if keys else 0
+
+    def lost(self) -> set[str]:
+        """What was held here and is not in the tier any more; each is told once."""
+        self._call(p.Ask())
+        with self._lock:
+            lost, self._lost = self._lost, set()
+        return lost
+
+    def _call(self, request: p.Request, block: Block | None = None) -> tuple[Answer, Block | None]:
+        with self._lock:
+            answer, lent = self._asked(request, block)
+            self._lost.update(answer.lost)
+            if isinstance(request, p.Find | p.Reserve) and answer.verdict in (Verdict.DONE, Verdict.THERE):
+                self._lost.discard(request.key)
+            self.used_bytes, self.budget_bytes = answer.used_bytes, answer.budget_bytes
+            return answer, lent
+
+    @abstractmethod
+    def _asked(self, request: p.Request, block: Block | None) -> tuple[Answer, Block | None]:
+        """The answer, and the block that came beside it. `block` stays the caller's."""
+
+
+class PrivateTier(RamTier):
+    """A tier of this process alone; `reason` says why it is not the machine's."""
+
+    HOLDER = 1
+
+    def __init__(self, budget_bytes: int, reason: str) -> None:
+        super().__init__()
+        self.reason = reason
+        self.budget_bytes = budget_bytes
+        self._keeper = RamKeeper(budget_bytes)
+
+    def _asked(self, request: p.Request, block: Block | None) -> tuple[Answer, Block | None]:
+        answer, lent = self._keeper.answer(self.HOLDER, request, block.again() if block is not None else None)
+        return answer, lent.again() if lent is not None else None
+
+
+class SharedTier(RamTier):
+    """The machine's, behind the channel that the worker inherited. One that breaks is empty from there on."""
+
+    shared = True
+
+    def __init__(self, ours: socket.socket, budget_bytes: int) -> None:
+        super().__init__()
+        self.budget_bytes = budget_bytes
+        ours.settimeout(PATIENCE_SECONDS)
+        self._channel: socket.socket | None = ours
+
+    def _asked(self, request: p.Request, block: Block | None) -> tuple[Answer, Block | None]:
+        lent = None
+        try:
+            if self._channel is None:
+                raise EOFError("the keeper of the RAM tier is gone")
+            channel.send(self._channel, p.encode(request), block.descriptor if block is not None else -1)
+            data, descriptor = channel.receive(self._channel)
+            lent = Block(descriptor) if descriptor >= 0 else None
+            return p.decode_answer(data), lent
+        except (OSError, EOFError, msgspec.MsgspecError) as error:
+            # A late answer would be taken for the next one's.
+            if lent is not None:
+                lent.close()
+            if self._channel is not None:
+                log.exception("the machine's RAM tier does not answer", reason=str(error))
+                self._channel.close()
+                self._channel = None
+            return Answer(verdict=Verdict.REFUSED, used_bytes=0, budget_bytes=0), None

@@ -1,0 +1,151 @@
+"""The books of the RAM tier: bounded, nobody's content lost while it is read, all of it told."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+
+from protocol.ramtier import Verdict
+from ramtier.table import Table
+
+BUDGET = 100
+
+
+def filled(table: Table[str], holder: int, key: str, size: int, *, evict: bool = True) -> Verdict:
+    verdict = table.reserve(holder, key, size, evict=evict)
+    if verdict is Verdict.DONE:
+        assert table.publish(holder, key, f"block of {key}")
+    return verdict
+
+
+def test_a_content_is_found_by_everybody_and_counted_once() -> None:
+    table: Table[str] = Table(BUDGET)
+    assert filled(table, 1, "a", 60) is Verdict.DONE
+    assert filled(table, 2, "a", 60) is Verdict.THERE
+    assert table.used_bytes == 60 and set(table.holders("a")) == {1, 2}
+    entry = table.find(3, "a")
+    assert entry is not None and entry.block == "block of a"
+
+
+def test_the_budget_is_met_exactly_and_not_passed() -> None:
+    table: Table[str] = Table(BUDGET)
+    assert filled(table, 1, "a", BUDGET) is Verdict.DONE
+    assert filled(table, 1, "b", 1, evict=False) is Verdict.NO_ROOM
+    assert filled(Table(BUDGET), 1, "a", BUDGET + 1) is Verdict.NO_ROOM
+
+
+def test_what_was_used_longest_ago_goes_and_its_holders_hear_of_it_once() -> None:
+    table: Table[str] = Table(BUDGET)
+    for key in ("a", "b"):
+        filled(table, 1, key, 50)
+    assert table.find(2, "a") is not None
+    table.give_back(2, "a")
+    assert filled(table, 3, "c", 50) is Verdict.DONE
+    assert (table.lost(1), table.lost(1), table.lost(2)) == (["b"], [], [])
+    assert table.dropped == ["block of b"]
+
+
+def test_what_a_dead_worker_held_stays_for_its_successor_and_goes_first() -> None:
+    table: Table[str] = Table(BUDGET)
+    filled(table, 1, "old", 50)
+    filled(table, 2, "dead", 50)
+    table.gone(2)
+    assert table.used_bytes == BUDGET
+    assert filled(table, 1, "new", 50, evict=False) is Verdict.DONE, "nobody holds it: it may go for anybody"
+    assert list(table.holders("old")) == [1] and not table.holders("dead")
+
+
+def test_what_is_read_is_not_evicted_and_leaves_once_it_is_read() -> None:
+    table: Table[str] = Table(BUDGET)
+    filled(table, 1, "a", 60)
+    assert table.find(1, "a") is not None
+    assert filled(table, 2, "b", 60) is Verdict.NO_ROOM
+    assert table.let_go(1, ["a"]) == 0
+    table.give_back(1, "a")
+    assert (table.used_bytes, table.dropped) == (0, ["block of a"])
+
+
+def test_what_others_hold_is_not_freed_by_one_that_lets_go() -> None:
+    table: Table[str] = Table(BUDGET)
+    filled(table, 1, "a", 60)
+    filled(table, 2, "a", 60)
+    assert table.let_go(1, ["a", "unknown"]) == 0
+    assert table.let_go(2, ["a"]) == 60
+
+
+def test_room_that_was_reserved_is_given_back_by_an_end_of_any_kind() -> None:
+    table: Table[str] = Table(BUDGET)
+    assert table.reserve(1, "a", 60, evict=True) is Verdict.DONE
+    assert table.reserve(2, "a", 60, evict=True) is Verdict.BUSY
+    assert table.find(2, "a") is None
+    assert table.reserve(2, "b", 60, evict=True) is Verdict.NO_ROOM, "what is on its way is not evicted"
+    table.gone(1)
+    assert table.reserve(2, "b", 60, evict=True) is Verdict.DONE
+    table.abandon(1, "b")
+    assert table.used_bytes == 60, "another's reservation stays"
+    table.abandon(2, "b")
+    assert table.used_bytes == 0
+    assert not table.publish(2, "b", "late")
+
+
+class Books(RuleBasedStateMachine):
+    """Workers that come, fill, read, let go and die in any order."""
+
+    keys: Bundle[str] = Bundle("keys")
+
+    @initialize()
+    def begin(self) -> None:
+        self.table: Table[str] = Table(BUDGET)
+        self.reading: list[tuple[int, str]] = []
+        self.held: dict[int, set[str]] = {1: set(), 2: set(), 3: set()}
+
+    def settle(self) -> None:
+        for holder, held in self.held.items():
+            held -= set(self.table.lost(holder))
+
+    @rule(holder=st.integers(1, 3), key=st.sampled_from("abcdef"), size=st.integers(0, 70), evict=st.booleans())
+    def fill(self, holder: int, key: str, size: int, evict: bool) -> None:
+        if filled(self.table, holder, key, size, evict=evict) in (Verdict.DONE, Verdict.THERE):
+            self.held[holder].add(key)
+        self.settle()
+
+    @rule(holder=st.integers(1, 3), key=st.sampled_from("abcdef"))
+    def read(self, holder: int, key: str) -> None:
+        if self.table.find(holder, key) is not None:
+            self.reading.append((holder, key))
+            self.held[holder].add(key)
+
+    @rule(which=st.integers(0, 20))
+    def end_reading(self, which: int) -> None:
+        if self.reading:
+            self.table.give_back(*self.reading.pop(which % len(self.reading)))
+
+    @rule(holder=st.integers(1, 3), key=st.sampled_from("abcdef"))
+    def let_go(self, holder: int, key: str) -> None:
+        self.table.let_go(holder, [key])
+        self.held[holder].discard(key)
+
+    @rule(holder=st.integers(1, 3))
+    def die(self, holder: int) -> None:
+        self.table.gone(holder)
+        self.reading = [one for one in self.reading if one[0] != holder]
+        self.held[holder].clear()
+
+    @invariant()
+    def is_bounded(self) -> None:
+        assert 0 <= self.table.used_bytes <= BUDGET
+
+    @invariant()
+    def what_is_read_is_there(self) -> None:
+        for _, key in self.reading:
+            assert self.table.size_of(key) is not None
+
+    @invariant()
+    def holders_are_those_that_know_it(self) -> None:
+        for holder, held in self.held.items():
+            assert held == {key for key in "abcdef" if holder in self.table.holders(key)}
+
+
+TestBooks = Books.TestCase
+TestBooks.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
