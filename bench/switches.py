@@ -66,7 +66,7 @@ def sample(bench: Bench, switches: int) -> Sample:
     return Sample(
         switches=switches,
         device_bytes=bench.engine.device.gauge().used,
-        ram_tier_bytes=bench.engine.cache.ram_bytes(),
+        ram_tier_bytes=bench.engine.ram.used_bytes,
         components=len(bench.engine.device.components),  # type: ignore[attr-defined]
         rss_bytes=psutil.Process().memory_info().rss,
     )

@@ -45,6 +45,7 @@ TORCH_FILES = {
     "worker/schedules.py",
     "worker/singles.py",
     "worker/skeleton.py",
+    "worker/weights.py",
 }
 """The worker's files that may name torch, diffusers or transformers; the rest of it starts without them."""
 MOST_LINES = 400

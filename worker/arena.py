@@ -17,6 +17,7 @@ class Arena:
     """A private block, handed out from its beginning. Every tensor keeps the whole of it."""
 
     def __init__(self, size_bytes: int) -> None:
+        self._size = size_bytes
         self._map = mmap.mmap(-1, max(size_bytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._used = 0
 
@@ -28,6 +29,12 @@ class Arena:
         made = torch.frombuffer(self._map, dtype=dtype, count=count, offset=self._used)
         self._used += aligned(count * dtype.itemsize)
         return made.view(shape)
+
+    def whole(self) -> torch.Tensor:
+        """All of its bytes, whatever tensors lie there."""
+        if not self._size:
+            return torch.empty(0, dtype=torch.uint8)
+        return torch.frombuffer(self._map, dtype=torch.uint8, count=self._size)
 
 
 def aligned(size_bytes: int) -> int:

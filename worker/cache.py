@@ -9,7 +9,7 @@ thread changes tiers; the I/O thread reads and pins. One lock, held for table wo
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from protocol.enums import Tier
@@ -29,9 +29,8 @@ class Room(Record, frozen=True, kw_only=True):
 class ModelCache:
     """The table of residents."""
 
-    def __init__(self, device_id: str, ram_budget_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(self, device_id: str, clock: Callable[[], float]) -> None:
         self.device_id = device_id
-        self.ram_budget_bytes = ram_budget_bytes
         self.clock = clock
         self._lock = threading.RLock()
         self._residents: dict[str, Resident] = {}
@@ -57,11 +56,6 @@ class ModelCache:
     def held(self, tier: Tier) -> list[Resident]:
         with self._lock:
             return [resident for resident in self._residents.values() if resident.tier is tier]
-
-    def ram_bytes(self) -> int:
-        """What the RAM tier holds: parts that several models share once, and none that is on the device."""
-        with self._lock:
-            return self._ram_bytes(self.held(Tier.RAM), self.held(Tier.VRAM))
 
     def added_bytes(self, resident: Resident) -> int:
         """What a model would take of the device: its parts that no other model has there."""
@@ -154,23 +148,13 @@ class ModelCache:
         with self._lock:
             return self._claimed(self._idle(keep))
 
-    def claim_ram(self, leaving: Resident | None = None) -> list[Resident] | None:
-        """Who leaves the RAM tier so that it is within its budget, `leaving` included, used longest ago first; they are
-        claimed.
-
-        None, and nobody claimed, where even all that may go would not make room.
-        """
+    def lose(self, keys: Container[str]) -> list[Resident]:
+        """Models in the RAM tier that lost a part there; they are claimed. Those on the device have no copy now."""
         with self._lock:
-            device = [r for r in self.held(Tier.VRAM) if r is not leaving]
-            staying = [r for r in self.held(Tier.RAM) if r is not leaving]
-            idle = sorted((r for r in staying if not (r.busy or r.leaving)), key=lambda r: r.used_at)
-            chosen: list[Resident] = []
-            while self._ram_bytes([*staying, *([leaving] if leaving else [])], device) > self.ram_budget_bytes:
-                if not idle:
-                    return None
-                chosen.append(idle.pop(0))
-                staying.remove(chosen[-1])
-            return self._claimed(chosen)
+            losers = [r for r in self._residents.values() if any(key in keys for key in r.built.keys)]
+            for resident in losers:
+                resident.copied = False
+            return self._claimed(r for r in losers if r.tier is Tier.RAM and not (r.busy or r.leaving))
 
     def next_expiry(self) -> float | None:
         """The moment, on this cache's clock, at which the next model expires; None where none will."""
@@ -201,10 +185,6 @@ class ModelCache:
         """As `victims`; they are claimed, so that no pin is answered for a model that goes."""
         with self._lock:
             return self._claimed(self.victims(needed_bytes, room, keep, coming))
-
-    def _ram_bytes(self, held: Sequence[Resident], device: Sequence[Resident]) -> int:
-        there = _keys(device)
-        return sum(size for key, size in _components(held).items() if key not in there)
 
     def _idle(self, keep: Iterable[str] = ()) -> list[Resident]:
         """Models on the device that may leave."""

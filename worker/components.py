@@ -8,12 +8,17 @@ here, so that a part leaves it with the last model that needs it there.
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 
+from ramtier.blocks import Block
+from ramtier.tier import RamTier
 from worker.devices.base import PartBytes
+from worker.reader import Reader
+from worker.weights import Weights, read
 
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Whole numbers of each width: what values are compared as, so that signed zeros differ and NaNs are equal."""
@@ -22,8 +27,14 @@ UNTOLD = ("transformers_version", "dtype", "torch_dtype")
 """Keys of configurations that say where a part comes from and change nothing, beside those that begin with _."""
 
 
+KEY_BYTES = 16
+
+
 class Component:
-    """A module that models hold: `models` of them, `placed` of which have it on the device."""
+    """A module that models hold: `models` of them, `placed` of which have it on the device.
+
+    `copied`: its tensors are in the RAM tier, under its key; `empty`: and there alone.
+    """
 
     def __init__(self, key: str, kind: str, module: torch.nn.Module, size_bytes: int) -> None:
         self.key = key
@@ -32,14 +43,35 @@ class Component:
         self.bytes = size_bytes
         self.models = 0
         self.placed = 0
+        self.weights = Weights(module)
+        self.copied = False
+        self.empty = False
+
+    def strip(self) -> None:
+        """Give the memory of its tensors back, where they are in the RAM tier."""
+        if self.copied and not self.empty:
+            self.weights.strip(self.module)
+            self.empty = True
+
+    def fill(self, block: Block, reader: Reader) -> None:
+        """Its tensors out of the RAM tier into memory of their own. Raises what the reader does, and is empty then."""
+        if self.empty:
+            self.weights.fill(self.module, read(block, reader))
+            self.empty = False
+
+    def adopt(self, module: torch.nn.Module) -> None:
+        """Take the tensors of an equal module, where its own are not in this process."""
+        if self.empty:
+            self.weights.fill(self.module, dict(_tensors(module)))
+            self.empty = False
 
 
 class Components:
     """Every module that a device's models hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, ram: RamTier) -> None:
         self._held: list[Component] = []
-        self._made = 0
+        self._ram = ram
 
     def __len__(self) -> int:
         return len(self._held)
@@ -47,19 +79,34 @@ class Components:
     def hold(self, module: torch.nn.Module, size_bytes: int) -> Component:
         """The component of a module just built: one that is held already, where that is equal to it."""
         kind = _kind(module)
-        found = next((one for one in self._held if one.kind == kind and equal(one.module, module)), None)
+        found = next((one for one in self._held if one.kind == kind and self._equal(one, module)), None)
         if found is None:
-            self._made += 1
-            found = Component(f"component-{self._made}", kind, module, size_bytes)
+            found = Component(secrets.token_hex(KEY_BYTES), kind, module, size_bytes)
             self._held.append(found)
+        else:
+            found.adopt(module)
         found.models += 1
         return found
 
-    def let_go(self, component: Component) -> None:
-        """One model less holds it."""
+    def let_go(self, component: Component) -> int:
+        """One model less holds it. The bytes that left the RAM tier, where it was the last."""
         component.models -= 1
-        if not component.models:
-            self._held.remove(component)
+        if component.models:
+            return 0
+        self._held.remove(component)
+        return self._ram.let_go([component.key])
+
+    def _equal(self, one: Component, module: torch.nn.Module) -> bool:
+        if not one.empty:
+            return equal(one.module, module)
+        with self._ram.lent(one.key) as block:
+            found = read(block, Reader(lambda: None, lambda _: None)) if block is not None else None
+        theirs = dict(_tensors(module))
+        return (
+            found is not None
+            and found.keys() == theirs.keys()
+            and all(_same(tensor, theirs[name]) for name, tensor in found.items())
+        )
 
 
 def shared(components: dict[str, Any], parts: Iterable[PartBytes], held: Components) -> dict[str, Component]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from protocol import replies
 from protocol.commands import LoadModel
 from protocol.enums import CoordinationMode, LoadingStrategy, LoadSource
-from protocol.replies import Coordination, IgnoredHint, RamTier
-from worker.cache import ModelCache
+from protocol.replies import Coordination, IgnoredHint
+from ramtier.tier import RamTier
 
 
 def host_holds_file(command: LoadModel) -> bool:
@@ -13,9 +14,7 @@ def host_holds_file(command: LoadModel) -> bool:
     return bool(command.cache_optimized) or command.coordination_mode is CoordinationMode.RAM_TO_VRAM
 
 
-def coordinate(
-    command: LoadModel, source: LoadSource, cache: ModelCache, *, simulated: bool = False
-) -> Coordination | None:
+def coordinate(command: LoadModel, source: LoadSource, ram: RamTier, *, simulated: bool = False) -> Coordination | None:
     """The account of a load's hints; None where none was sent. `simulated`: no weight is read at all."""
     mode, strategy = command.coordination_mode, command.loading_strategy
     if mode is None and command.cache_optimized is None and strategy is LoadingStrategy.DEFAULT:
@@ -37,7 +36,7 @@ def coordinate(
         ignored.append(IgnoredHint(hint="loading_strategy", reason=reason))
     elif strategy is not LoadingStrategy.DEFAULT:
         honoured.append("loading_strategy")
-    tier = RamTier(bytes=cache.ram_bytes(), budget_bytes=cache.ram_budget_bytes)
+    tier = replies.RamTier(bytes=ram.used_bytes, budget_bytes=ram.budget_bytes)
     return Coordination(mode=mode, honoured=honoured, ignored=ignored, ram_tier=tier)
 
 

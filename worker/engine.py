@@ -21,6 +21,7 @@ from protocol.errors import ErrorCode, ErrorInfo, Fault
 from protocol.link import JobUpdate, Message, ModelChanged, Report, WorkerSpec
 from protocol.replies import FailedReply, ModelReply, Timing
 from protocol.telemetry import MemoryPressure, Telemetry
+from ramtier.tier import PrivateTier, RamTier
 from settings.logs import Logger
 from worker.cache import ModelCache
 from worker.devices.base import Device
@@ -39,12 +40,20 @@ class Engine:
     """A device with its cache, its tiers and its gauges; what every action works with."""
 
     def __init__(
-        self, spec: WorkerSpec, device: Device, tell: Tell, clock: Callable[[], float] = time.monotonic
+        self,
+        spec: WorkerSpec,
+        device: Device,
+        tell: Tell,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        ram: RamTier | None = None,
     ) -> None:
         self.spec = spec
         self.device = device
         self.roots = Roots(spec.model_roots)
-        self.cache = ModelCache(spec.device_id, spec.ram_budget_bytes, clock)
+        self.ram = ram or PrivateTier(spec.ram_budget_bytes, "no keeper of the machine's tier was given")
+        device.ram = self.ram
+        self.cache = ModelCache(spec.device_id, clock)
         self.keeper = Keeper(device, self.cache, spec.reserve_bytes, tell)
         self.sampler = Sampler(device, self.cache, PressureMeter(clock, spec.reserve_bytes))
         self.leaks = LeakMeter(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from protocol.enums import Tier
 from protocol.errors import ErrorCode, Fault
@@ -11,6 +12,13 @@ from worker.cache import ModelCache, Room
 from worker.devices.base import Device
 from worker.job import Job
 from worker.resident import Resident
+
+
+class Freed(NamedTuple):
+    """What a model that left gave back of each tier, in bytes."""
+
+    vram_bytes: int
+    ram_bytes: int
 
 
 class Keeper:
@@ -58,7 +66,8 @@ class Keeper:
     def promote(self, resident: Resident, job: Job | None, reason: str) -> int:
         """Onto the device, evicting where needed; the bytes that this took. The model is in the cache then.
 
-        It is held still from the first moment: what makes room for it must not take it out of the RAM tier.
+        It is held still from the first moment: what makes room for it must not take it out of the RAM tier. Raises
+        LostError where it is not there any more.
         """
         came_from = Tier.RAM if self._cache.get(resident.model_id) is resident else Tier.DISK
         with self._cache.held_still(resident):
@@ -68,40 +77,39 @@ class Keeper:
                 self.make_room(needed, f"room for {resident.model_id}", (resident.model_id,), resident)
                 before = self._device.gauge().used
                 resident.built.promote(job)
-            except BaseException:
+            finally:
                 resident.built.disclaim()
-                raise
             added = self._device.gauge().used - before
             resident.tier = Tier.VRAM
             self._cache.put(resident)
         self._changed(resident, Tier.VRAM, came_from, reason)
         return max(0, added)
 
-    def leave(self, resident: Resident, reason: str, clear: bool = False) -> int:
-        """Off the device: to RAM where its budget allows and `clear` is false, else out. Bytes freed, measured."""
+    def leave(self, resident: Resident, reason: str, clear: bool = False) -> Freed:
+        """Off the device: to RAM where its budget allows and `clear` is false, else out. What was freed, measured."""
         before = self._device.gauge().used
         came_from = resident.tier
         self._cache.claim(resident)
+        ram_bytes = 0
         try:
-            to_ram = not clear and resident.keeps_ram_copy and self._make_ram(resident)
+            to_ram = not clear and resident.keeps_ram_copy and self._copy(resident)
             if to_ram:
                 resident.built.demote()
                 resident.tier = Tier.RAM
                 resident.pinned = False
             else:
-                resident.built.release()
+                ram_bytes = resident.built.release()
                 self._cache.drop(resident)
         finally:
             self._cache.disclaim([resident])
         self._device.reclaim()
-        if not to_ram:
-            self._trim_ram()
         self._changed(resident, Tier.RAM if to_ram else Tier.DISK, came_from, reason)
-        return max(0, before - self._device.gauge().used)
+        self.forget_lost()
+        return Freed(vram_bytes=max(0, before - self._device.gauge().used), ram_bytes=ram_bytes)
 
     def step_aside(self, resident: Resident) -> None:
         """Off the device for as long as its successor is placed, whatever the RAM tier holds; its pin stays."""
-        resident.built.demote()
+        resident.built.step_aside()
         resident.tier = Tier.RAM
         self._device.reclaim()
 
@@ -109,15 +117,25 @@ class Keeper:
         """Give back every byte of a model whose id another one has taken over."""
         replaced.built.release()
         self._device.reclaim()
-        self._trim_ram()
 
     def drop_ram(self, resident: Resident, reason: str) -> int:
-        """Out of the RAM tier. Bytes that left it: not those of parts that other models have too."""
-        before = self._cache.ram_bytes()
-        resident.built.release()
+        """Out of the RAM tier. Bytes that left it: not those of parts that other models or workers have too."""
+        freed = resident.built.release()
         self._cache.drop(resident)
         self._changed(resident, Tier.DISK, Tier.RAM, reason)
-        return max(0, before - self._cache.ram_bytes())
+        return freed
+
+    def forget_lost(self) -> bool:
+        """Models whose parts had to leave the RAM tier for others are not there any more. Whether there were any."""
+        losers = self._cache.lose(self._device.ram.lost())
+        for resident in losers:
+            self.drop_ram(resident, "evicted: RAM tier full")
+        return bool(losers)
+
+    def _copy(self, resident: Resident) -> bool:
+        """A copy in the RAM tier, made whole now where there is none yet."""
+        *_, resident.copied = resident.built.copy(evict=True)
+        return resident.copied
 
     def expire(self) -> bool:
         """Take what has outlived its keep-alive off the device. Whether anything left."""
@@ -137,18 +155,6 @@ class Keeper:
                 self.leave(resident, reason)
         finally:
             self._cache.disclaim(residents)
-
-    def _make_ram(self, leaving: Resident) -> bool:
-        """Room in the RAM tier, by dropping what was used longest ago. False where it cannot be made; nobody left."""
-        victims = self._cache.claim_ram(leaving)
-        for victim in victims or ():
-            self.drop_ram(victim, "evicted: RAM tier full")
-        return victims is not None
-
-    def _trim_ram(self) -> None:
-        """What a model that left shared with models in the RAM tier has come there: within the budget again."""
-        for victim in self._cache.claim_ram() or ():
-            self.drop_ram(victim, "evicted: RAM tier full")
 
     def _changed(self, resident: Resident, tier: Tier, from_tier: Tier, reason: str) -> None:
         self._tell(

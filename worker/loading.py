@@ -22,7 +22,7 @@ from protocol.link import ModelRef
 from protocol.records import ModelLoadConfiguration, Record
 from settings.logs import Logger
 from worker import pagecache, precision
-from worker.devices.base import Build, BuiltModel
+from worker.devices.base import Build, BuiltModel, LostError
 from worker.engine import Engine
 from worker.job import Job
 from worker.keeper import check_share
@@ -78,7 +78,7 @@ def bring(engine: Engine, job: Job, ref: ModelRef, wish: Wish) -> Brought:
     elif resident.tier is Tier.VRAM:
         brought = _brought(resident, LoadSource.VRAM, 0)
     else:
-        brought = _from_ram(engine, job, resident)
+        brought = _from_ram(engine, job, ref, wish, resident)
     load_ms = (time.perf_counter() - began) * 1000
     resident = brought.resident
     _account(engine, resident, wish)
@@ -133,10 +133,14 @@ def _serves(engine: Engine, resident: Resident, ref: ModelRef, wish: Wish) -> bo
     return wanted.builds_as(resident.resolved)
 
 
-def _from_ram(engine: Engine, job: Job, resident: Resident) -> Brought:
+def _from_ram(engine: Engine, job: Job, ref: ModelRef, wish: Wish, resident: Resident) -> Brought:
     began = time.perf_counter()
     engine.tell_stage(resident.model_id, "promote", 0, resident.bytes)
-    added = _promote(engine, job, resident)
+    try:
+        added = _promote(engine, job, resident)
+    except LostError:
+        # Another worker's models needed the room since the last look.
+        return _from_disk(engine, job, ref, wish, resident)
     resident.loaded_at = resident.last_used
     job.phases["promote_ms"] = (time.perf_counter() - began) * 1000
     return _brought(resident, LoadSource.RAM, added)
@@ -225,11 +229,12 @@ def _replace(engine: Engine, job: Job, old: Resident, new: Resident) -> int:
 
 
 def _restore(engine: Engine, old: Resident) -> None:
-    """Back onto the device; where even that fails, it stays in host memory."""
+    """Back onto the device; where even that fails, it leaves for the RAM tier, if that has room."""
     try:
         engine.keeper.promote(old, None, "restored")
     except (Fault, engine.device.out_of_memory):
-        log.exception("a model that was to be replaced is in the RAM tier now", model_id=old.model_id)
+        log.exception("a model that was to be replaced has to leave", model_id=old.model_id)
+        engine.keeper.leave(old, "evicted: the load that was to replace it failed")
 
 
 def _admit(

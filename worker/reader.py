@@ -99,6 +99,18 @@ class Reader:
             self.seconds += time.perf_counter() - began
         return made
 
+    def copy(self, descriptor: int, begin: int, target: torch.Tensor) -> None:
+        """Bytes of a block of memory, from `begin` on, into `target` (bytes). Raises as `read`."""
+        step = self._pace.chunk_bytes
+        began = time.perf_counter()
+        self._read_all(
+            [
+                _Piece(descriptor, "a block of the RAM tier", begin + first, torch.uint8, target[first : first + step])
+                for first in range(0, len(target), step)
+            ]
+        )
+        self.seconds += time.perf_counter() - began
+
     def _read_all(self, pieces: list[_Piece]) -> None:
         """All pieces, by threads; this one listens."""
         self._stopped.clear()

@@ -32,6 +32,7 @@ class Resident:
         self.priority = LoadPriority.Normal
         self.keep_alive_seconds = FOREVER
         self.keeps_ram_copy = True
+        self.copied = False
         self.pinned = False
         self.sessions = 0
         self.holds = 0
@@ -118,7 +119,7 @@ class Resident:
             model_id=self.model_id,
             status=ModelStatus.Loaded if self.tier is Tier.VRAM else ModelStatus.Available,
             tier=self.tier,
-            tiers=[self.tier],
+            tiers=[Tier.VRAM, Tier.RAM] if self.copied and self.tier is Tier.VRAM else [self.tier],
             bytes=self.bytes,
             precision=self.built.precision,
             pinned=self.pinned,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import msgspec
@@ -15,13 +15,17 @@ from PIL import Image
 from protocol.drawing import Mode
 from protocol.enums import ModelPrecision
 from protocol.errors import ErrorCode, Fault, invalid
+from protocol.ramtier import Verdict
+from ramtier.blocks import Block
 from settings.logs import Logger
 from worker import pictures
 from worker.components import Component, shared
-from worker.devices.base import BuiltModel, Drawing, DrawOrder, PartBytes, Raster
+from worker.copying import copied
+from worker.devices.base import BuiltModel, Drawing, DrawOrder, LostError, PartBytes, Raster
 from worker.devices.torch_device import TorchDevice
 from worker.job import Job
 from worker.pipelines import Pipelines
+from worker.reader import Reader
 
 DEFAULT_STRENGTH = 0.8
 log = Logger()
@@ -42,50 +46,101 @@ class TorchModel(BuiltModel):
         ]
         self._components = list(dict.fromkeys(found.values()))
         self._placed: list[Component] = []
+        self._shared: list[Component] = []
+        self._claims = ExitStack()
+        self._blocks: dict[Component, Block] = {}
         self._peaks: dict[tuple[object, ...], int] = {}
         self._types = {
             name: {key: tensor.dtype for key, tensor in _tensors(module)} for name, module in pipelines.named_modules()
         }
 
     def claim(self) -> None:
-        self._place([one for one in self._absent() if one.placed])
+        wanted = [one for one in self._absent() if one.empty]
+        blocks = {one: self._claims.enter_context(self._device.ram.lent(one.key)) for one in wanted}
+        if None in blocks.values():
+            self._claims.close()
+            raise LostError(f"{sum(block is None for block in blocks.values())} parts have left the RAM tier")
+        self._blocks = {one: block for one, block in blocks.items() if block is not None}
+        self._shared = [one for one in self._absent() if one.placed]
+        for component in self._shared:
+            component.placed += 1
 
     def disclaim(self) -> None:
-        self.demote()
+        self._claims.close()
+        self._blocks.clear()
+        self._take_off(self._shared)
+        self._shared = []
 
     def promote(self, job: Job | None) -> None:
-        self.claim()
         absent = self._absent()
-        self._device.place(absent)
-        self._place(absent)
+        coming = [one for one in absent if not one.placed]
+        reader = Reader(job.check if job is not None else _unwatched, lambda _: None)
+        filled = []
+        try:
+            for component in coming:
+                if component.empty:
+                    filled.append(component)
+                    component.fill(self._blocks[component], reader)
+            self._device.place(coming)
+        except BaseException:
+            for component in filled:
+                component.strip()
+            raise
+        for component in absent:
+            component.placed += 1
+        self._placed += absent
+
+    def copy(self, *, evict: bool) -> Iterator[bool]:
+        begun: list[Component] = []
+        for component in self._components:
+            verdict = yield from copied(component, self._device.ram, evict=evict)
+            component.copied = verdict in (Verdict.DONE, Verdict.THERE)
+            if verdict is Verdict.DONE:
+                begun.append(component)
+            elif not component.copied:
+                self._device.ram.let_go([one.key for one in begun])
+                for one in begun:
+                    one.copied = False
+                yield False
+                return
+        yield True
 
     def demote(self) -> None:
-        self._device.displace(self._left(), keep=True)
-
-    def release(self) -> None:
-        gone = self._left()
+        gone = self._leave()
+        self._device.displace(gone, keep=False)
         for component in self._components:
-            self._device.components.let_go(component)
-        self._device.displace([one for one in gone if one.models], keep=True)
-        self._device.displace([one for one in gone if not one.models], keep=False)
+            if not component.placed:
+                component.strip()
+
+    def step_aside(self) -> None:
+        self._device.displace(self._leave(), keep=True)
+
+    def release(self) -> int:
+        gone = self._leave()
+        self._device.displace(gone, keep=False)
+        freed = 0
+        for component in self._components:
+            freed += self._device.components.let_go(component)
+            if component.models and not component.placed:
+                # Models that left have it in the RAM tier; one that stepped aside has it here.
+                component.strip()
         self._components.clear()
         self._pipelines.components.clear()
+        return freed
 
     def _absent(self) -> list[Component]:
         return [one for one in self._components if one not in self._placed]
 
-    def _place(self, components: list[Component]) -> None:
-        for component in components:
-            component.placed += 1
-        self._placed += components
-
-    def _left(self) -> list[Component]:
+    def _leave(self) -> list[Component]:
         """This model is not on the device any more: its components that no other model has there."""
-        for component in self._placed:
-            component.placed -= 1
-        gone = [one for one in self._placed if not one.placed]
+        gone = self._take_off(self._placed)
         self._placed = []
         return gone
+
+    def _take_off(self, components: Sequence[Component]) -> list[Component]:
+        for component in components:
+            component.placed -= 1
+        return [one for one in components if not one.placed]
 
     def mend(self) -> None:
         """A VAE that SDXL decodes in Float32 stays so where the decoding fails: the next run would fail on types."""
@@ -104,6 +159,10 @@ class TorchModel(BuiltModel):
         if meter.peak_bytes is not None:
             self._peaks[shape] = meter.peak_bytes
         return run.drawing(images, meter.peak_bytes)
+
+
+def _unwatched() -> None:
+    """Nobody cancels."""
 
 
 def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

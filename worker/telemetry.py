@@ -31,7 +31,7 @@ class Sampler:
     def sample(self) -> Telemetry:
         """Everything that can be read now; what cannot is None with its reason."""
         gauge = self._device.gauge()
-        surroundings, host_missing = host.read(self._cache.ram_bytes())
+        surroundings, host_missing = host.read(self._device.ram.used_bytes)
         pressure = self._pressure(gauge)
         return Telemetry(
             memory=DeviceMemory(

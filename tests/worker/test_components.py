@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import shutil
 from collections.abc import Sequence
@@ -12,9 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from protocol import commands as c
-from protocol.enums import ComponentType, Lane, ModelPrecision, Tier
+from protocol.enums import ComponentType, Lane, LoadSource, ModelPrecision, Tier
 from protocol.records import ModelLoadConfiguration
 from protocol.replies import GenerateReply, ListComponentsReply, LoadModelReply, UnloadModelReply
+from ramtier.blocks import Block
+from ramtier.tier import PrivateTier
 from tests.worker.bench import Bench, worker_spec
 from worker.components import Component, Components, equal, shared
 from worker.devices.base import PartBytes
@@ -24,7 +27,7 @@ SLACK_BYTES = 1 << 16
 
 
 class Sizes:
-    """Bytes of the model, of its UNet, and of what the two models share."""
+    """Bytes of the model, of its UNet, of what the two models share, and of blocks in the RAM tier."""
 
     def __init__(self, root: Path) -> None:
         bench = Bench(root, worker_spec(root))
@@ -34,6 +37,8 @@ class Sizes:
         self.all = resident.bytes
         self.unet = next(part.bytes for part in resident.built.parts if part.name == "unet")
         self.shared = self.all - self.unet
+        blocks = {one.bytes: one.weights.bytes for one in held(bench)._held}
+        self.unet_block, self.blocks = blocks[self.unet], sum(blocks.values())
 
 
 @pytest.fixture(scope="module")
@@ -130,23 +135,32 @@ def test_another_precision_shares_nothing(root: Path, sizes: Sizes) -> None:
     assert not any(part.shared_with for one in bench.engine.cache.listing() for part in one.components)
 
 
-def test_the_ram_tier_counts_what_is_not_on_the_device(root: Path, sizes: Sizes) -> None:
+def test_the_ram_tier_has_each_part_once(root: Path, sizes: Sizes) -> None:
     bench = Bench(root, worker_spec(root))
     load(bench, "a")
     load(bench, "b")
     unload(bench, "b")
-    assert bench.engine.cache.ram_bytes() == sizes.unet
-    unload(bench, "a", clear=True)
-    assert bench.engine.cache.ram_bytes() == sizes.all
-    unload(bench, "b", clear=True)
-    assert (bench.engine.cache.ram_bytes(), len(held(bench))) == (0, 0)
+    assert bench.engine.ram.used_bytes == sizes.blocks
+    unload(bench, "a")
+    assert bench.engine.ram.used_bytes == sizes.blocks + sizes.unet_block
+    assert unload(bench, "a", clear=True).ram_freed == sizes.unet_block
+    assert unload(bench, "b", clear=True).ram_freed == sizes.blocks
+    assert (bench.engine.ram.used_bytes, len(held(bench))) == (0, 0)
+
+
+def test_an_unload_out_of_both_tells_what_left_each(root: Path, sizes: Sizes) -> None:
+    bench = Bench(root, worker_spec(root))
+    load(bench, "a")
+    unload(bench, "a")
+    load(bench, "a")
+    assert bench.engine.cache.listing()[0].tiers == [Tier.VRAM, Tier.RAM]
+    reply = unload(bench, "a", clear=True)
+    assert (reply.memory_freed, reply.ram_freed, reply.cache_cleared) == (sizes.all, sizes.blocks, True)
 
 
 @pytest.mark.parametrize(("spare", "kept"), [(0, True), (-1, False)])
-def test_what_comes_to_the_ram_tier_with_a_model_that_left_is_within_its_budget(
-    root: Path, sizes: Sizes, spare: int, kept: bool
-) -> None:
-    bench = Bench(root, worker_spec(root, ram_budget_bytes=sizes.all + spare))
+def test_what_leaves_for_the_ram_tier_is_within_its_budget(root: Path, sizes: Sizes, spare: int, kept: bool) -> None:
+    bench = Bench(root, worker_spec(root, ram_budget_bytes=sizes.blocks + spare))
     load(bench, "a")
     load(bench, "b")
     unload(bench, "b")
@@ -154,13 +168,75 @@ def test_what_comes_to_the_ram_tier_with_a_model_that_left_is_within_its_budget(
     listed = [(one.model_id, one.tier) for one in bench.engine.cache.listing()]
     assert listed == ([("b", Tier.RAM)] if kept else [])
     assert len(held(bench)) == (3 if kept else 0)
+    assert bench.engine.ram.used_bytes == (sizes.blocks if kept else 0)
+
+
+def test_what_is_in_the_ram_tier_takes_no_memory_of_the_process(root: Path, sizes: Sizes) -> None:
+    bench = Bench(root, worker_spec(root))
+    load(bench, "a")
+    modules = [one.module for one in held(bench)._held]
+    unload(bench, "a")
+    assert not any(tensor.numel() for module in modules for tensor in module.state_dict().values())
+
+
+def test_a_second_model_that_shares_with_one_in_the_ram_tier_brings_both_up(root: Path, sizes: Sizes) -> None:
+    bench = Bench(root, worker_spec(root))
+    first = {name: picture(bench, name) for name in ("a", "b")}
+    for name in ("a", "b"):
+        unload(bench, name, clear=name == "b")
+    assert load(bench, "b").memory_added == sizes.all
+    assert len(held(bench)) == 4
+    assert {name: picture(bench, name) for name in ("b", "a")} == first
+    assert bench.engine.device.gauge().used == sizes.all + sizes.unet
+
+
+def test_a_part_that_had_to_leave_takes_its_model_along(root: Path, sizes: Sizes) -> None:
+    bench = Bench(root, worker_spec(root, ram_budget_bytes=sizes.blocks))
+    first = picture(bench, "a")
+    unload(bench, "a")
+    half = ModelLoadConfiguration(precision=ModelPrecision.BFloat16)
+    bench.reply(LoadModelReply, c.LoadModel(model_id="b", configuration=half), "b")
+    unload(bench, "b")
+    assert [(one.model_id, one.tier) for one in bench.engine.cache.listing()] == [("b", Tier.RAM)]
+    assert ("a", "disk", "evicted: RAM tier full") in bench.moves()
+    assert load(bench, "a").cache.source is LoadSource.DISK
+    assert picture(bench, "a") == first
+
+
+def test_a_part_that_left_unnoticed_is_read_from_disk(root: Path, sizes: Sizes) -> None:
+    bench = Bench(root, worker_spec(root))
+    first = picture(bench, "a")
+    unload(bench, "a")
+    bench.engine.ram.let_go([held(bench)._held[0].key])
+    assert load(bench, "a").cache.source is LoadSource.DISK
+    assert picture(bench, "a") == first
+    assert bench.engine.device.gauge().used == sizes.all
+
+
+def test_a_machine_without_memory_for_copies_goes_on_without_them(
+    root: Path, sizes: Sizes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(root, worker_spec(root))
+    write, left = Block.write, [3]
+
+    def full(self: Block, offset: int, data: bytes) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise OSError(errno.ENOMEM, "no memory is left")
+        write(self, offset, data)
+
+    first = picture(bench, "a")
+    monkeypatch.setattr(Block, "write", full)
+    assert unload(bench, "a").memory_freed == sizes.all
+    assert (bench.engine.ram.used_bytes, bench.engine.cache.listing(), len(held(bench))) == (0, [], 0)
+    assert picture(bench, "a") == first
 
 
 def test_random_moves_of_models_that_share_keep_the_books_and_the_pictures(root: Path, sizes: Sizes) -> None:
     for seed in range(4):
         chance = random.Random(seed)
         budget = chance.choice((sizes.all, sizes.all + sizes.unet)) + SLACK_BYTES
-        ram = chance.choice((0, sizes.unet, sizes.all))
+        ram = chance.choice((0, sizes.unet_block, sizes.blocks, 2 * sizes.blocks))
         bench = Bench(root, worker_spec(root, budget_bytes=budget, ram_budget_bytes=ram))
         first: dict[str, bytes] = {}
         for _ in range(12):
@@ -175,7 +251,7 @@ def test_random_moves_of_models_that_share_keep_the_books_and_the_pictures(root:
             on_device = bench.engine.cache.held(Tier.VRAM)
             parts = {part.key: part.bytes for resident in on_device for part in resident.built.parts}
             assert bench.engine.device.gauge().used == sum(parts.values()), f"seed {seed}: {act} {name}"
-            assert bench.engine.cache.ram_bytes() <= ram
+            assert bench.engine.ram.used_bytes <= ram
 
 
 def test_a_forced_load_beside_a_pinned_model_needs_no_room_for_what_they_share(root: Path, sizes: Sizes) -> None:
@@ -189,16 +265,16 @@ def test_a_forced_load_beside_a_pinned_model_needs_no_room_for_what_they_share(r
     assert bench.engine.device.gauge().used == sizes.all + sizes.unet
 
 
-def test_what_a_replaced_model_leaves_to_the_ram_tier_is_within_its_budget(root: Path, sizes: Sizes) -> None:
-    bench = Bench(root, worker_spec(root, ram_budget_bytes=sizes.unet))
-    load(bench, "a")
+def test_a_replaced_model_takes_nothing_from_one_in_the_ram_tier(root: Path, sizes: Sizes) -> None:
+    bench = Bench(root, worker_spec(root, ram_budget_bytes=sizes.blocks))
+    first = picture(bench, "a")
     load(bench, "b")
     unload(bench, "a")
-    assert bench.engine.cache.ram_bytes() == sizes.unet
     half = ModelLoadConfiguration(precision=ModelPrecision.BFloat16)
     bench.reply(LoadModelReply, c.LoadModel(model_id="b", configuration=half), "b")
-    assert [one.model_id for one in bench.engine.cache.listing()] == ["b"]
-    assert bench.engine.cache.ram_bytes() == 0
+    assert bench.engine.ram.used_bytes == sizes.blocks
+    assert load(bench, "a").cache.source is LoadSource.RAM
+    assert picture(bench, "a") == first
 
 
 def made(values: Sequence[float], dtype: torch.dtype = torch.float32) -> torch.nn.Module:
@@ -230,7 +306,7 @@ def test_one_bit_keeps_two_parts_apart(root: Path, tmp_path: Path, sizes: Sizes)
 
 
 def test_a_part_that_stands_in_two_places_is_held_once() -> None:
-    held = Components()
+    held = Components(PrivateTier(0, "a test"))
     parts = [PartBytes(name=name, type=ComponentType.TextEncoder, path="", bytes=4) for name in ("one", "two", "none")]
     modules = {"one": made([1.0]), "two": made([1.0]), "none": object()}
     found = shared(modules, parts, held)
@@ -241,7 +317,7 @@ def test_a_part_that_stands_in_two_places_is_held_once() -> None:
 
 
 def test_what_fails_half_way_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    held, hold = Components(), Components.hold
+    held, hold = Components(PrivateTier(0, "a test")), Components.hold
 
     def failing(self: Components, module: torch.nn.Module, size_bytes: int) -> Component:
         if size_bytes == 8:

@@ -143,7 +143,7 @@ def test_a_placement_beyond_the_budget_raises_out_of_memory(model_root: Path) ->
     load(bench, SD15, ModelPrecision.Float32)
     resident = bench.engine.cache.get(SD15)
     assert resident is not None
-    resident.built.demote()
+    resident.built.step_aside()
     bench.engine.device.ledger.total_bytes = resident.bytes - 1  # type: ignore[attr-defined]
     with pytest.raises(torch.OutOfMemoryError):
         resident.built.promote(None)

@@ -34,7 +34,7 @@ def components(engine: Engine, resident: Resident) -> list[HeldComponent]:
             file_path=part.path,
             size=sizes.get(part.name, 0),
             status=ComponentStatus.Loaded if on_device else ComponentStatus.Cached,
-            is_cached_in_ram=not on_device,
+            is_cached_in_ram=not on_device or resident.copied,
             is_loaded_in_vram=on_device,
             loaded_on_devices=[device_id] if on_device else [],
             memory_usage=part.bytes if on_device else 0,

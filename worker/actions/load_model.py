@@ -50,6 +50,6 @@ def _reply(engine: Engine, job: Job, command: c.LoadModel, brought: Brought) -> 
         loaded_at=resident.loaded_at,
         options=resident.options,
         cache=LoadCache(source=brought.source, page_cache_ratio=brought.page_cache_ratio),
-        coordination=coordinate(command, brought.source, engine.cache, simulated=resident.file.profile is not None),
+        coordination=coordinate(command, brought.source, engine.ram, simulated=resident.file.profile is not None),
         not_measured=not_measured,
     )

@@ -29,7 +29,7 @@ def unload_model(engine: Engine, job: Job, command: c.UnloadModel) -> UnloadMode
         raise Fault(ErrorCode.MODEL_IN_USE, f"{command.model_id} is in use on {engine.spec.device_id}")
     elif resident.tier is Tier.VRAM:
         _forget(resident)
-        freed = engine.keeper.leave(resident, "unloaded", clear=command.clear_cache)
+        freed, ram_freed = engine.keeper.leave(resident, "unloaded", clear=command.clear_cache)
         message = _left(engine, resident, command.clear_cache)
     elif command.clear_cache:
         ram_freed = engine.keeper.drop_ram(resident, "unloaded")
@@ -65,5 +65,5 @@ def _left(engine: Engine, resident: Resident, clear: bool) -> str:
         return f"{resident.model_id} left the device for the RAM tier"
     if not resident.keeps_ram_copy:
         return f"{resident.model_id} left the device; no RAM copy is kept, since the host holds the file"
-    budget = engine.cache.ram_budget_bytes
+    budget = engine.ram.budget_bytes
     return f"{resident.model_id} left the device; its {resident.bytes} bytes do not fit the RAM tier of {budget}"

@@ -6,7 +6,7 @@ The three kinds differ in where bytes lie and what counts them; actions, cache a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
 from modelfiles.contents import Content
@@ -14,6 +14,7 @@ from modelfiles.model import ModelFile
 from protocol.enums import ComponentType, ModelPrecision
 from protocol.records import Record
 from protocol.telemetry import DeviceIdentity
+from ramtier.tier import RamTier
 from worker.job import Job
 from worker.pace import Pace
 
@@ -106,6 +107,10 @@ class Drawing(Record, frozen=True, kw_only=True):
     not_measured: dict[str, str] = {}
 
 
+class LostError(Exception):
+    """A part that was to come out of the RAM tier is not there any more."""
+
+
 class BuiltModel(ABC):
     """A model in host memory or on its device. Only the device thread touches it."""
 
@@ -115,27 +120,47 @@ class BuiltModel(ABC):
     """Every file that it was read from."""
 
     @property
+    def keys(self) -> list[str]:
+        """What its parts are called in the RAM tier."""
+        return [part.key for part in self.parts if part.key]
+
+    @property
     def bytes(self) -> int:
         """Of its parts; one that stands in several places counts once."""
         return sum({part.key or part.name: part.bytes for part in self.parts}.values())
 
-    def claim(self) -> None:  # noqa: B027 - a model that shares nothing has nothing to do
-        """What other models have on the device and this one shares stays there, until `disclaim` or a demotion."""
+    @abstractmethod
+    def claim(self) -> None:
+        """It is about to be promoted: what it shares with models on the device stays there, what it has in the RAM
+        tier stays there too, until `disclaim`. Raises LostError, and claims nothing then.
+        """
 
-    def disclaim(self) -> None:  # noqa: B027
-        """A claim ends, where no promotion followed."""
+    @abstractmethod
+    def disclaim(self) -> None:
+        """A claim ends, whether or not a promotion followed."""
 
     @abstractmethod
     def promote(self, job: Job | None) -> None:
-        """Host memory to device. Raises the device's `out_of_memory`; then the model is where it was."""
+        """RAM tier or host memory to device. Raises the device's `out_of_memory`; then the model is where it was."""
+
+    @abstractmethod
+    def copy(self, *, evict: bool) -> Iterator[bool]:
+        """A copy of every part in the RAM tier, made between one step of this and the next.
+
+        The last step says whether it is whole; of one that is not nothing stays. `evict`: others may leave for it.
+        """
 
     @abstractmethod
     def demote(self) -> None:
-        """Device to host memory."""
+        """Off the device; its copy in the RAM tier is all that there is."""
 
     @abstractmethod
-    def release(self) -> None:
-        """Give back every byte, wherever it is. The model is not used again."""
+    def step_aside(self) -> None:
+        """Off the device into host memory, until it is promoted or released."""
+
+    @abstractmethod
+    def release(self) -> int:
+        """Give back every byte, wherever it is. The bytes that left the RAM tier. The model is not used again."""
 
     @abstractmethod
     def draw(self, order: DrawOrder, job: Job) -> Drawing:
@@ -154,6 +179,9 @@ class Device(ABC):
 
     out_of_memory: type[BaseException] = MemoryError
     """What a placement or a run beyond the device's memory raises; set by `start`."""
+
+    ram: RamTier
+    """Where models go that leave; set before `start`."""
 
     computes_well: tuple[ModelPrecision, ...] = (ModelPrecision.Float32,)
     """The precisions that `Auto` may choose; set by `start`."""

@@ -59,7 +59,7 @@ class TorchDevice(Device):
         from worker import components, loader, parts, running  # noqa: F401, PLC0415
 
         parts.import_classes()
-        self.components = components.Components()
+        self.components = components.Components(self.ram)
         clear_leftovers(self._runtime, self._device_id)
         self.out_of_memory = torch.OutOfMemoryError
         self.open()
@@ -102,7 +102,7 @@ class TorchDevice(Device):
 
     @abstractmethod
     def displace(self, components: Sequence[Component], *, keep: bool) -> None:
-        """Every weight off the device; into host memory where `keep` is true."""
+        """Every weight off the device; into host memory where `keep` is true, else it is about to be given back."""
 
     @abstractmethod
     def watch(

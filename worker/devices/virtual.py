@@ -6,8 +6,10 @@ Bytes, times and peaks are those of the model's profile; waits are real, so canc
 from __future__ import annotations
 
 import random
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,8 +19,10 @@ from modelfiles.profiles import VirtualProfile
 from protocol.enums import DeviceKind, ModelPrecision
 from protocol.errors import ErrorCode, Fault
 from protocol.link import WorkerSpec
+from protocol.ramtier import Verdict
 from protocol.telemetry import DeviceIdentity
-from worker.devices.base import Build, BuiltModel, Device, Drawing, DrawOrder, Gauge, PartBytes, Raster
+from ramtier.blocks import Block
+from worker.devices.base import Build, BuiltModel, Device, Drawing, DrawOrder, Gauge, LostError, PartBytes, Raster
 from worker.devices.ledger import Ledger
 from worker.job import Job
 
@@ -100,25 +104,58 @@ class VirtualModel(BuiltModel):
         self._device = device
         self._profile = profile
         self._placed_bytes = 0
-        self._was_in_ram = False
+        self._keys = [(secrets.token_hex(16), part.bytes) for part in parts]
+        self._is_in_ram = False
+        self._claims = ExitStack()
+
+    @property
+    def keys(self) -> list[str]:
+        return [key for key, _ in self._keys]
+
+    def claim(self) -> None:
+        if self._is_in_ram:
+            lent = [self._claims.enter_context(self._device.ram.lent(key)) for key, _ in self._keys]
+            if None in lent:
+                self._claims.close()
+                raise LostError("it has left the RAM tier")
+
+    def disclaim(self) -> None:
+        self._claims.close()
 
     def promote(self, job: Job | None) -> None:
         self._device.ledger.take(self._profile.bytes)
         self._placed_bytes = self._profile.bytes
-        if self._was_in_ram and job is not None:
+        if self._is_in_ram and job is not None:
             try:
                 job.wait(self._profile.load_ms * RAM_SHARE / 1000)
             except Fault:
-                self.demote()
+                self.step_aside()
                 raise
+        self._is_in_ram = False
+
+    def copy(self, *, evict: bool) -> Iterator[bool]:
+        for key, size_bytes in self._keys:
+            verdict = self._device.ram.reserve(key, size_bytes, evict=evict)
+            if verdict is Verdict.DONE:
+                # A memory file takes up what was written to it: nothing.
+                verdict = Verdict.THERE if self._device.ram.publish(key, Block.make("virtual", size_bytes)) else verdict
+            if verdict is not Verdict.THERE:
+                self._device.ram.let_go(self.keys)
+                yield False
+                return
+        yield True
 
     def demote(self) -> None:
-        self.release()
-        self._was_in_ram = True
+        self.step_aside()
+        self._is_in_ram = True
 
-    def release(self) -> None:
+    def step_aside(self) -> None:
         self._device.ledger.give(self._placed_bytes)
         self._placed_bytes = 0
+
+    def release(self) -> int:
+        self.step_aside()
+        return self._device.ram.let_go(self.keys)
 
     def mend(self) -> None:
         pass
