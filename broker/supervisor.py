@@ -352,7 +352,7 @@ class Supervisor:
 
     def _mind_workers_memory(self, others_bytes: int) -> None:
         held = {
-            child.name: memory.held_bytes(child.process.pid) or 0
+            child.name: memory.worker_bytes(child.process.pid)
             for child in self._children.values()
             if child.process is not None
         }

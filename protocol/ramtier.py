@@ -16,11 +16,9 @@ class Verdict(enum.Enum):
     """What became of a request."""
 
     DONE = "done"
-    THERE = "there"
-    """The content is in the tier already, and held by the asker from here on."""
     ABSENT = "absent"
     BUSY = "busy"
-    """Another worker is about to bring it."""
+    """Another worker is about to bring one of them."""
     NO_ROOM = "no-room"
     REFUSED = "refused"
 
@@ -38,10 +36,11 @@ class Return(Record, frozen=True, kw_only=True, tag="return"):
 
 
 class Reserve(Record, frozen=True, kw_only=True, tag="reserve"):
-    """Room for a content that the asker is about to bring; `evict`: what was used longest ago may go for it."""
+    """Room for contents, by key in bytes, all or none: those that are there are held by the asker from here on, the
+    others it is about to bring. `evict`: what was used longest ago may go for them.
+    """
 
-    key: str
-    size_bytes: int
+    sizes: dict[str, int]
     evict: bool
 
 
@@ -77,6 +76,8 @@ class Answer(Record, frozen=True, kw_only=True):
     used_bytes: int
     budget_bytes: int
     freed_bytes: int = 0
+    wanted: list[str] = []
+    """Of those that room was reserved for: what is to be brought."""
     lost: list[str] = []
 
 

@@ -15,9 +15,6 @@ from types import TracebackType
 MOST_NAME = 200
 """Bytes of a memory file's name, which Linux bounds at 249."""
 
-NO_ROOM = frozenset({errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""What a write raises where the machine has no memory left for it."""
-
 
 class Block:
     """A memory file of `size` bytes; closed with the context, or by `close`."""

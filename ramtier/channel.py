@@ -14,12 +14,6 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def adopt(descriptor: int) -> socket.socket:
-    """The worker's end, inherited by its number. Raises OSError."""
-    os.set_inheritable(descriptor, False)
-    return socket.socket(fileno=descriptor)
-
-
 def send(channel: socket.socket, data: bytes, descriptor: int = -1, *, wait: bool = True) -> None:
     """Raises OSError, BlockingIOError where the other end does not read and `wait` is false."""
     flags = 0 if wait else socket.MSG_DONTWAIT

@@ -80,6 +80,7 @@ class RamKeeper:
         `given` is the keeper's from here on.
         """
         verdict, freed, lent = Verdict.DONE, 0, None
+        wanted: list[str] = []
         table = self._table
         match request:
             case p.Find():
@@ -89,7 +90,7 @@ class RamKeeper:
             case p.Return():
                 table.give_back(holder, request.key)
             case p.Reserve():
-                verdict = table.reserve(holder, request.key, request.size_bytes, evict=request.evict)
+                verdict, wanted = table.reserve(holder, request.sizes, evict=request.evict)
             case p.Publish():
                 verdict = self._publish(holder, request.key, given)
                 given = None
@@ -107,6 +108,7 @@ class RamKeeper:
             used_bytes=table.used_bytes,
             budget_bytes=table.budget_bytes,
             freed_bytes=freed,
+            wanted=wanted,
             lost=table.lost(holder),
         )
         return answer, lent

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
+from collections.abc import Container, Mapping
 from typing import Generic, TypeVar
 
 from protocol.ramtier import Verdict
@@ -86,23 +87,28 @@ class Table(Generic[B]):
             entry.lent[holder] -= 1
             self._drop_unwanted(entry)
 
-    def reserve(self, holder: int, key: str, size_bytes: int, *, evict: bool) -> Verdict:
-        """DONE: room is kept until `publish` or `abandon`; THERE: held now; BUSY; NO_ROOM, and then nothing left."""
-        entry = self._entries.get(key)
-        if entry is not None and entry.state is State.READY:
-            self._use(entry, holder)
-            return Verdict.THERE
-        if entry is not None:
-            return Verdict.BUSY
-        victims = self._victims(size_bytes, evict=evict)
+    def reserve(self, holder: int, sizes: Mapping[str, int], *, evict: bool) -> tuple[Verdict, list[str]]:
+        """Room for contents that belong together, all or none.
+
+        DONE: what is there is held now; of the others, which are answered, room is kept until `publish` or `abandon`.
+        BUSY or NO_ROOM: nothing is held, and nothing left.
+        """
+        there = [self._entries[key] for key in sizes if key in self._entries]
+        if any(entry.state is State.FILLING for entry in there):
+            return Verdict.BUSY, []
+        wanted = [key for key in sizes if key not in self._entries]
+        victims = self._victims(sum(sizes[key] for key in wanted), sizes, evict=evict)
         if victims is None:
-            return Verdict.NO_ROOM
+            return Verdict.NO_ROOM, []
         for victim in victims:
             self._drop(victim)
             for loser in victim.holders:
                 self._lost.setdefault(loser, set()).add(victim.key)
-        self._entries[key] = Entry(key, size_bytes, holder)
-        return Verdict.DONE
+        for entry in there:
+            self._use(entry, holder)
+        for key in wanted:
+            self._entries[key] = Entry(key, sizes[key], holder)
+        return Verdict.DONE, wanted
 
     def publish(self, holder: int, key: str, block: B) -> bool:
         """The content is there. False where `holder` reserved no room for it."""
@@ -149,11 +155,12 @@ class Table(Generic[B]):
         if holder in self._lost:
             self._lost[holder].discard(entry.key)
 
-    def _victims(self, size_bytes: int, *, evict: bool) -> list[Entry[B]] | None:
+    def _victims(self, size_bytes: int, keep: Container[str], *, evict: bool) -> list[Entry[B]] | None:
         """Who goes so that this fits: what nobody holds, then what was used longest ago; None where it never would."""
         free = self.budget_bytes - self.used_bytes
         chosen: list[Entry[B]] = []
-        idle = [entry for entry in self._entries.values() if entry.evictable and (evict or not entry.holders)]
+        unused = [entry for entry in self._entries.values() if entry.evictable and entry.key not in keep]
+        idle = [entry for entry in unused if evict or not entry.holders]
         for entry in sorted(idle, key=lambda entry: (bool(entry.holders), entry.used)):
             if free >= size_bytes:
                 break

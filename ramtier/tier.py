@@ -51,9 +51,13 @@ class RamTier(ABC):
                 block.close()
                 self._call(p.Return(key=key))
 
-    def reserve(self, key: str, size_bytes: int, *, evict: bool) -> Verdict:
-        """Room for a content: DONE asks for `publish` or `abandon`, THERE is held already; BUSY or NO_ROOM."""
-        return self._call(p.Reserve(key=key, size_bytes=size_bytes, evict=evict))[0].verdict
+    def reserve(self, sizes: dict[str, int], *, evict: bool) -> list[str] | None:
+        """Room for contents that belong together, by key in bytes: all, or None and nothing is held.
+
+        What is there is held from here on; the others are answered, and each asks for `publish` or `abandon`.
+        """
+        answer, _ = self._call(p.Reserve(sizes=sizes, evict=evict))
+        return answer.wanted if answer.verdict is Verdict.DONE else None
 
     def publish(self, key: str, block: Block) -> bool:
         """Put a block, sealed, where room was reserved; it is the tier's from here on. False where it was refused."""
@@ -82,8 +86,8 @@ class RamTier(ABC):
         with self._lock:
             answer, lent = self._asked(request, block)
             self._lost.update(answer.lost)
-            if isinstance(request, p.Find | p.Reserve) and answer.verdict in (Verdict.DONE, Verdict.THERE):
-                self._lost.discard(request.key)
+            if answer.verdict is Verdict.DONE:
+                self._lost -= _held_by(request, answer)
             self.used_bytes, self.budget_bytes = answer.used_bytes, answer.budget_bytes
             return answer, lent
 
@@ -92,14 +96,24 @@ class RamTier(ABC):
         """The answer, and the block that came beside it. `block` stays the caller's."""
 
 
+def _held_by(request: p.Request, answer: Answer) -> set[str]:
+    """What the asker holds since an answer, whatever it had lost before."""
+    match request:
+        case p.Find() | p.Publish():
+            return {request.key}
+        case p.Reserve():
+            return request.sizes.keys() - set(answer.wanted)
+        case _:
+            return set()
+
+
 class PrivateTier(RamTier):
-    """A tier of this process alone; `reason` says why it is not the machine's."""
+    """A tier of this process alone."""
 
     HOLDER = 1
 
-    def __init__(self, budget_bytes: int, reason: str) -> None:
+    def __init__(self, budget_bytes: int) -> None:
         super().__init__()
-        self.reason = reason
         self.budget_bytes = budget_bytes
         self._keeper = RamKeeper(budget_bytes)
 

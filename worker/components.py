@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from ramtier.blocks import Block
 from ramtier.tier import RamTier
 from worker.devices.base import PartBytes
 from worker.reader import Reader
-from worker.weights import Weights, read
+from worker.weights import Weights, read, tensors_of
 
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Whole numbers of each width: what values are compared as, so that signed zeros differ and NaNs are equal."""
@@ -33,7 +33,8 @@ KEY_BYTES = 16
 class Component:
     """A module that models hold: `models` of them, `placed` of which have it on the device.
 
-    `copied`: its tensors are in the RAM tier, under its key; `empty`: and there alone.
+    `aside`: so many of them stand aside with it in host memory. What is in none of these places is in the RAM tier
+    under its key, for those that left; `empty`: and there alone.
     """
 
     def __init__(self, key: str, kind: str, module: torch.nn.Module, size_bytes: int) -> None:
@@ -44,12 +45,12 @@ class Component:
         self.models = 0
         self.placed = 0
         self.weights = Weights(module)
-        self.copied = False
+        self.aside = 0
         self.empty = False
 
     def strip(self) -> None:
-        """Give the memory of its tensors back, where they are in the RAM tier."""
-        if self.copied and not self.empty:
+        """Give the memory of its tensors back, where nobody needs them here."""
+        if not (self.placed or self.aside or self.empty):
             self.weights.strip(self.module)
             self.empty = True
 
@@ -62,7 +63,7 @@ class Component:
     def adopt(self, module: torch.nn.Module) -> None:
         """Take the tensors of an equal module, where its own are not in this process."""
         if self.empty:
-            self.weights.fill(self.module, dict(_tensors(module)))
+            self.weights.fill(self.module, (tensors_of(module)))
             self.empty = False
 
 
@@ -101,7 +102,7 @@ class Components:
             return equal(one.module, module)
         with self._ram.lent(one.key) as block:
             found = read(block, Reader(lambda: None, lambda _: None)) if block is not None else None
-        theirs = dict(_tensors(module))
+        theirs = tensors_of(module)
         return (
             found is not None
             and found.keys() == theirs.keys()
@@ -134,7 +135,7 @@ def shared(components: dict[str, Any], parts: Iterable[PartBytes], held: Compone
 
 def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     """Whether two modules of a kind have the same tensors, bit by bit, wherever they are."""
-    ours, theirs = dict(_tensors(one)), dict(_tensors(other))
+    ours, theirs = (tensors_of(one)), (tensors_of(other))
     if ours.keys() != theirs.keys():
         return False
     return all(_same(tensor, theirs[name]) for name, tensor in ours.items())
@@ -150,11 +151,6 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
         # In host memory: the device may have no room for a copy.
         one, other = one.cpu(), other.cpu()
     return torch.equal(one.contiguous().view(-1).view(bits), other.contiguous().view(-1).view(bits))
-
-
-def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from module.named_parameters()
-    yield from module.named_buffers()
 
 
 def _kind(module: torch.nn.Module) -> str:

@@ -1,10 +1,9 @@
-"""Copies of components in the RAM tier, made in steps between which the device's thread can do something else."""
+"""Copies of a model's components in the RAM tier, made in steps: between two of them the device's thread is free."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Iterator, Sequence
 
-from protocol.ramtier import Verdict
 from ramtier.blocks import Block
 from ramtier.tier import RamTier
 from settings.logs import Logger
@@ -13,23 +12,35 @@ from worker.components import Component
 log = Logger()
 
 
-def copied(component: Component, ram: RamTier, *, evict: bool) -> Generator[bool, None, Verdict]:
-    """Put a component into the tier. THERE: it was there; DONE: it is now; else it is not, and nothing of it stays."""
-    weights = component.weights
-    verdict = ram.reserve(component.key, weights.bytes, evict=evict)
-    if verdict is not Verdict.DONE:
-        return verdict
-    block: Block | None = None
+def copied(components: Sequence[Component], ram: RamTier, *, evict: bool) -> Iterator[bool]:
+    """Put components into the tier, all or none; the last step says whether they are there."""
+    by_key = {one.key: one for one in components}
+    wanted = ram.reserve({one.key: one.weights.bytes for one in components}, evict=evict)
+    if wanted is None:
+        yield False
+        return
+    brought: list[str] = []
+    whole = True
     try:
-        block = Block.make(f"vrambroker {component.module.__class__.__name__}", weights.bytes)
-        for _ in weights.written(component.module, block):
-            yield False
-        return Verdict.DONE if ram.publish(component.key, block) else Verdict.REFUSED
+        for key in wanted:
+            yield from _brought(by_key[key], ram)
+            brought.append(key)
     except (OSError, ValueError) as error:
         # The tier is a convenience: a machine without memory for it goes on without it.
-        log.warning("a part cannot be kept in the RAM tier", key=component.key, reason=str(error))
-        return Verdict.NO_ROOM
+        log.warning("a model cannot be kept in the RAM tier", reason=str(error))
+        whole = False
+        ram.let_go(brought)
     finally:
-        ram.abandon(component.key)
-        if block is not None:
-            block.close()
+        for key in wanted[len(brought) :]:
+            ram.abandon(key)
+    yield whole
+
+
+def _brought(component: Component, ram: RamTier) -> Iterator[bool]:
+    """Write one component where room was reserved for it. Raises OSError, ValueError."""
+    kind = component.module.__class__.__name__
+    with Block.make(f"vrambroker {kind}", component.weights.bytes) as block:
+        for _ in component.weights.written(component.module, block):
+            yield False
+        if not ram.publish(component.key, block):
+            raise OSError(f"the RAM tier refused {kind}")

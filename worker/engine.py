@@ -51,7 +51,7 @@ class Engine:
         self.spec = spec
         self.device = device
         self.roots = Roots(spec.model_roots)
-        self.ram = ram or PrivateTier(spec.ram_budget_bytes, "no keeper of the machine's tier was given")
+        self.ram = ram or PrivateTier(spec.ram_budget_bytes)
         device.ram = self.ram
         self.cache = ModelCache(spec.device_id, clock)
         self.keeper = Keeper(device, self.cache, spec.reserve_bytes, tell)

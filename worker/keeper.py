@@ -71,8 +71,8 @@ class Keeper:
         """
         came_from = Tier.RAM if self._cache.get(resident.model_id) is resident else Tier.DISK
         with self._cache.held_still(resident):
-            resident.built.claim()
             try:
+                resident.built.claim()
                 needed = self._cache.added_bytes(resident)
                 self.make_room(needed, f"room for {resident.model_id}", (resident.model_id,), resident)
                 before = self._device.gauge().used

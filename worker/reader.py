@@ -91,7 +91,9 @@ class Reader:
             for path, header, tensors in listed:
                 descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
                 for tensor in tensors:
-                    pieces += self._pieces(descriptors[-1], path, header, tensor, made[tensor.name])
+                    begin, target = header.data_begin + tensor.begin, made[tensor.name].view(-1)
+                    whole = _Piece(descriptors[-1], path.name, begin, TYPES[tensor.dtype], target)
+                    pieces += self._pieces(whole)
             self._read_all(pieces)
         finally:
             for descriptor in descriptors:
@@ -101,15 +103,11 @@ class Reader:
 
     def copy(self, descriptor: int, begin: int, target: torch.Tensor) -> None:
         """Bytes of a block of memory, from `begin` on, into `target` (bytes). Raises as `read`."""
-        step = self._pace.chunk_bytes
         began = time.perf_counter()
-        self._read_all(
-            [
-                _Piece(descriptor, "a block of the RAM tier", begin + first, torch.uint8, target[first : first + step])
-                for first in range(0, len(target), step)
-            ]
-        )
-        self.seconds += time.perf_counter() - began
+        try:
+            self._read_all(self._pieces(_Piece(descriptor, "a block of the RAM tier", begin, torch.uint8, target)))
+        finally:
+            self.seconds += time.perf_counter() - began
 
     def _read_all(self, pieces: list[_Piece]) -> None:
         """All pieces, by threads; this one listens."""
@@ -129,15 +127,13 @@ class Reader:
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def _pieces(
-        self, descriptor: int, path: Path, header: Header, tensor: Tensor, target: torch.Tensor
-    ) -> list[_Piece]:
-        source = TYPES[tensor.dtype]
-        flat, step = target.view(-1), self._pace.chunk_bytes // source.itemsize
-        begin = header.data_begin + tensor.begin
+    def _pieces(self, whole: _Piece) -> list[_Piece]:
+        """A run in chunks of the pace."""
+        width = whole.source.itemsize
+        step = self._pace.chunk_bytes // width
         return [
-            _Piece(descriptor, path.name, begin + first * source.itemsize, source, flat[first : first + step])
-            for first in range(0, flat.numel(), step)
+            whole._replace(begin=whole.begin + first * width, target=whole.target[first : first + step])
+            for first in range(0, whole.target.numel(), step)
         ]
 
     def _piece(self, piece: _Piece) -> int:

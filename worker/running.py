@@ -15,7 +15,6 @@ from PIL import Image
 from protocol.drawing import Mode
 from protocol.enums import ModelPrecision
 from protocol.errors import ErrorCode, Fault, invalid
-from protocol.ramtier import Verdict
 from ramtier.blocks import Block
 from settings.logs import Logger
 from worker import pictures
@@ -26,6 +25,7 @@ from worker.devices.torch_device import TorchDevice
 from worker.job import Job
 from worker.pipelines import Pipelines
 from worker.reader import Reader
+from worker.weights import tensors_of
 
 DEFAULT_STRENGTH = 0.8
 log = Logger()
@@ -47,11 +47,13 @@ class TorchModel(BuiltModel):
         self._components = list(dict.fromkeys(found.values()))
         self._placed: list[Component] = []
         self._shared: list[Component] = []
+        self._is_aside = False
         self._claims = ExitStack()
         self._blocks: dict[Component, Block] = {}
         self._peaks: dict[tuple[object, ...], int] = {}
         self._types = {
-            name: {key: tensor.dtype for key, tensor in _tensors(module)} for name, module in pipelines.named_modules()
+            name: {key: tensor.dtype for key, tensor in tensors_of(module).items()}
+            for name, module in pipelines.named_modules()
         }
 
     def claim(self) -> None:
@@ -89,44 +91,40 @@ class TorchModel(BuiltModel):
         for component in absent:
             component.placed += 1
         self._placed += absent
+        self._come_back()
 
     def copy(self, *, evict: bool) -> Iterator[bool]:
-        begun: list[Component] = []
-        for component in self._components:
-            verdict = yield from copied(component, self._device.ram, evict=evict)
-            component.copied = verdict in (Verdict.DONE, Verdict.THERE)
-            if verdict is Verdict.DONE:
-                begun.append(component)
-            elif not component.copied:
-                self._device.ram.let_go([one.key for one in begun])
-                for one in begun:
-                    one.copied = False
-                yield False
-                return
-        yield True
+        return copied(self._components, self._device.ram, evict=evict)
 
     def demote(self) -> None:
-        gone = self._leave()
-        self._device.displace(gone, keep=False)
+        self._come_back()
+        self._device.displace(self._leave(), keep=False)
         for component in self._components:
-            if not component.placed:
-                component.strip()
+            component.strip()
 
     def step_aside(self) -> None:
         self._device.displace(self._leave(), keep=True)
+        for component in self._components:
+            component.aside += 1
+        self._is_aside = True
 
     def release(self) -> int:
-        gone = self._leave()
-        self._device.displace(gone, keep=False)
+        self._come_back()
+        self._device.displace(self._leave(), keep=False)
         freed = 0
         for component in self._components:
             freed += self._device.components.let_go(component)
-            if component.models and not component.placed:
-                # Models that left have it in the RAM tier; one that stepped aside has it here.
+            if component.models:
                 component.strip()
         self._components.clear()
         self._pipelines.components.clear()
         return freed
+
+    def _come_back(self) -> None:
+        """It does not stand aside any more."""
+        for component in self._components if self._is_aside else ():
+            component.aside -= 1
+        self._is_aside = False
 
     def _absent(self) -> list[Component]:
         return [one for one in self._components if one not in self._placed]
@@ -145,7 +143,7 @@ class TorchModel(BuiltModel):
     def mend(self) -> None:
         """A VAE that SDXL decodes in Float32 stays so where the decoding fails: the next run would fail on types."""
         for name, module in self._pipelines.named_modules():
-            for key, tensor in _tensors(module):
+            for key, tensor in tensors_of(module).items():
                 wanted = self._types.get(name, {}).get(key, tensor.dtype)
                 if tensor.dtype is not wanted:
                     tensor.data = tensor.data.to(wanted)
@@ -163,11 +161,6 @@ class TorchModel(BuiltModel):
 
 def _unwatched() -> None:
     """Nobody cancels."""
-
-
-def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from module.named_parameters()
-    yield from module.named_buffers()
 
 
 def _begun(order: DrawOrder) -> pictures.Begun | None:

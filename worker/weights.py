@@ -49,7 +49,7 @@ class Weights:
 
     def __init__(self, module: torch.nn.Module) -> None:
         names: dict[int, list[str]] = {}
-        tensors = _tensors(module)
+        tensors = tensors_of(module)
         for name, tensor in tensors.items():
             names.setdefault(id(tensor), []).append(name)
         self.places: list[Place] = []
@@ -59,7 +59,6 @@ class Weights:
             kind = str(tensor.dtype).removeprefix("torch.")
             self.places.append(Place(names=group, type=kind, shape=list(tensor.shape), offset=offset))
             offset += aligned(self.places[-1].bytes)
-        self._data_bytes = offset
         table = _encoder.encode(self.places)
         self._head = len(table).to_bytes(HEAD_BYTES, "little") + table
         self.bytes = aligned(len(self._head)) + offset
@@ -67,7 +66,7 @@ class Weights:
     def written(self, module: torch.nn.Module, block: Block) -> Iterator[None]:
         """Write the module's tensors, pausing after each chunk. Raises OSError where no memory is left for them."""
         block.write(0, self._head)
-        begin, tensors = aligned(len(self._head)), _tensors(module)
+        begin, tensors = aligned(len(self._head)), tensors_of(module)
         for place in self.places:
             tensor = tensors[place.names[0]].detach()
             if tensor.dtype is not place.dtype or list(tensor.shape) != place.shape:
@@ -78,41 +77,32 @@ class Weights:
                 block.write(begin + place.offset + first, memoryview(piece.numpy()))  # type: ignore[arg-type]
                 if len(piece) == CHUNK_BYTES:
                     yield
-        yield
 
     def fill(self, module: torch.nn.Module, found: Mapping[str, torch.Tensor]) -> None:
-        """Put tensors into their places, by any of their names."""
-        tensors = _tensors(module)
-        for place in self.places:
-            for name in place.names:
-                tensors[name].data = found[place.names[0]]
+        """Put tensors into their places."""
+        for name, tensor in tensors_of(module).items():
+            tensor.data = found[name]
 
     def strip(self, module: torch.nn.Module) -> None:
         """Leave every place empty, so that the memory of its tensor is given back."""
-        tensors = _tensors(module)
-        for place in self.places:
-            for name in place.names:
-                tensors[name].data = torch.empty(0, dtype=place.dtype)
+        for tensor in tensors_of(module).values():
+            tensor.data = torch.empty(0, dtype=tensor.dtype)
 
 
 def read(block: Block, reader: Reader) -> dict[str, torch.Tensor]:
-    """The tensors of a block in memory of their own, by their first names. Raises OSError, and what the reader does."""
+    """The tensors of a block in memory of their own, by name. Raises OSError, and what the reader does."""
     size = int.from_bytes(block.read(0, HEAD_BYTES), "little")
     places = _decoder.decode(block.read(HEAD_BYTES, size))
     begin = aligned(HEAD_BYTES + size)
     arena = Arena(sum(aligned(place.bytes) for place in places))
-    made = {place.names[0]: arena.tensor(tuple(place.shape), place.dtype) for place in places}
+    made: dict[str, torch.Tensor] = {}
+    for place in places:
+        made |= dict.fromkeys(place.names, arena.tensor(tuple(place.shape), place.dtype))
     reader.copy(block.descriptor, begin, arena.whole())
     return made
 
 
-def names_of(block: Block) -> list[list[str]]:
-    """The names of each tensor of a block. Raises OSError."""
-    size = int.from_bytes(block.read(0, HEAD_BYTES), "little")
-    return [place.names for place in _decoder.decode(block.read(HEAD_BYTES, size))]
-
-
-def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+def tensors_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Every parameter and buffer by name, tied ones by each of theirs."""
     named = dict(module.named_parameters(remove_duplicate=False))
     return {**named, **dict(module.named_buffers(remove_duplicate=False))}

@@ -5,6 +5,7 @@ What counts is memory that the kernel cannot drop: mapped files are no burden.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ WORKERS_SHARE = 0.9
 """The share of the host's memory that all children together may take."""
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_MEMORY_FILE = "/memfd:"
 _KEPT = ("RssAnon:", "RssShmem:")
 
 
@@ -69,6 +71,21 @@ def _cgroup_limits() -> list[int]:
             if text.isdigit():
                 found.append(int(text))
     return found
+
+
+def worker_bytes(pid: int) -> int:
+    """The memory of a worker, with the blocks that it has in memory files; 0 where it is gone.
+
+    They are no part of its resident memory, and no kernel can drop them.
+    """
+    files = 0
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            # One that is closed meanwhile is no burden any more.
+            with contextlib.suppress(OSError):
+                if str(link.readlink()).startswith(_MEMORY_FILE):
+                    files += link.stat().st_blocks * 512
+    return (held_bytes(pid) or 0) + files
 
 
 class MemoryWatch:

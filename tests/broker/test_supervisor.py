@@ -21,6 +21,7 @@ from broker.launch.local import LocalProcess
 from broker.launch.memory import MemoryWatch
 from broker.restarts import RestartPolicy
 from broker.runtime import RuntimeFolder
+from ramtier.blocks import Block
 from settings import endpoints
 from settings.config import ConfigError, RestartLimits, Settings
 from settings.endpoints import Endpoints
@@ -94,6 +95,17 @@ def test_memory_that_is_held_is_measured_and_mapped_files_are_not_part_of_it(tmp
     assert after - before >= (60 << 20)
     assert len(held) == 64 << 20
     assert memory.held_bytes(2**22 + 1) is None
+
+
+def test_what_a_worker_has_in_memory_files_counts_as_its_memory() -> None:
+    before = memory.worker_bytes(os.getpid())
+    with Block.make("vrambroker test", 1 << 30) as block:
+        block.write(0, bytes(32 << 20))
+        written = memory.worker_bytes(os.getpid())
+    # What was never written is no memory, and what the test itself takes is little.
+    assert 32 << 20 <= written - before < 64 << 20
+    assert memory.worker_bytes(os.getpid()) - before < 16 << 20
+    assert memory.worker_bytes(2**22 + 1) == 0
 
 
 def test_the_hosts_memory_is_known_and_never_more_than_the_machines() -> None:

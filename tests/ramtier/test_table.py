@@ -13,16 +13,20 @@ BUDGET = 100
 
 
 def filled(table: Table[str], holder: int, key: str, size: int, *, evict: bool = True) -> Verdict:
-    verdict = table.reserve(holder, key, size, evict=evict)
-    if verdict is Verdict.DONE:
-        assert table.publish(holder, key, f"block of {key}")
+    verdict, wanted = table.reserve(holder, {key: size}, evict=evict)
+    for one in wanted:
+        assert table.publish(holder, one, f"block of {one}")
     return verdict
+
+
+def reserved(table: Table[str], holder: int, key: str, size: int) -> Verdict:
+    return table.reserve(holder, {key: size}, evict=True)[0]
 
 
 def test_a_content_is_found_by_everybody_and_counted_once() -> None:
     table: Table[str] = Table(BUDGET)
     assert filled(table, 1, "a", 60) is Verdict.DONE
-    assert filled(table, 2, "a", 60) is Verdict.THERE
+    assert table.reserve(2, {"a": 60}, evict=True) == (Verdict.DONE, [])
     assert table.used_bytes == 60 and set(table.holders("a")) == {1, 2}
     entry = table.find(3, "a")
     assert entry is not None and entry.block == "block of a"
@@ -76,17 +80,30 @@ def test_what_others_hold_is_not_freed_by_one_that_lets_go() -> None:
 
 def test_room_that_was_reserved_is_given_back_by_an_end_of_any_kind() -> None:
     table: Table[str] = Table(BUDGET)
-    assert table.reserve(1, "a", 60, evict=True) is Verdict.DONE
-    assert table.reserve(2, "a", 60, evict=True) is Verdict.BUSY
+    assert reserved(table, 1, "a", 60) is Verdict.DONE
+    assert reserved(table, 2, "a", 60) is Verdict.BUSY
     assert table.find(2, "a") is None
-    assert table.reserve(2, "b", 60, evict=True) is Verdict.NO_ROOM, "what is on its way is not evicted"
+    assert reserved(table, 2, "b", 60) is Verdict.NO_ROOM, "what is on its way is not evicted"
     table.gone(1)
-    assert table.reserve(2, "b", 60, evict=True) is Verdict.DONE
+    assert reserved(table, 2, "b", 60) is Verdict.DONE
     table.abandon(1, "b")
     assert table.used_bytes == 60, "another's reservation stays"
     table.abandon(2, "b")
     assert table.used_bytes == 0
     assert not table.publish(2, "b", "late")
+
+
+def test_contents_that_belong_together_come_all_or_none() -> None:
+    table: Table[str] = Table(BUDGET)
+    filled(table, 1, "mine", 40)
+    filled(table, 2, "other", 50)
+    together = {"mine": 40, "new": 30, "newer": 31}
+    assert table.reserve(1, together, evict=True) == (Verdict.NO_ROOM, [])
+    assert list(table.holders("other")) == [2], "who cannot come whole drives nobody out"
+    assert table.reserve(1, {**together, "newer": 30}, evict=True) == (Verdict.DONE, ["new", "newer"])
+    assert list(table.holders("mine")) == [1], "nor a part of its own"
+    assert table.used_bytes == BUDGET
+    assert table.lost(2) == ["other"]
 
 
 class Books(RuleBasedStateMachine):
@@ -106,8 +123,20 @@ class Books(RuleBasedStateMachine):
 
     @rule(holder=st.integers(1, 3), key=st.sampled_from("abcdef"), size=st.integers(0, 70), evict=st.booleans())
     def fill(self, holder: int, key: str, size: int, evict: bool) -> None:
-        if filled(self.table, holder, key, size, evict=evict) in (Verdict.DONE, Verdict.THERE):
+        if filled(self.table, holder, key, size, evict=evict) is Verdict.DONE:
             self.held[holder].add(key)
+        self.settle()
+
+    @rule(holder=st.integers(1, 3), sizes=st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 50)))
+    def fill_together(self, holder: int, sizes: dict[str, int]) -> None:
+        verdict, wanted = self.table.reserve(holder, sizes, evict=True)
+        for number, key in enumerate(wanted):
+            if number % 2:
+                self.table.abandon(holder, key)
+            else:
+                assert self.table.publish(holder, key, key)
+        if verdict is Verdict.DONE:
+            self.held[holder] |= sizes.keys() - set(wanted[1::2])
         self.settle()
 
     @rule(holder=st.integers(1, 3), key=st.sampled_from("abcdef"))

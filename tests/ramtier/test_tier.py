@@ -57,7 +57,7 @@ def machine() -> Iterator[Machine]:
 
 @pytest.fixture(params=["private", "shared"])
 def tier(request: pytest.FixtureRequest, machine: Machine) -> RamTier:
-    return machine.worker() if request.param == "shared" else PrivateTier(BUDGET, "a test")
+    return machine.worker() if request.param == "shared" else PrivateTier(BUDGET)
 
 
 def block_of(data: bytes) -> Block:
@@ -67,7 +67,7 @@ def block_of(data: bytes) -> Block:
 
 
 def put(tier: RamTier, key: str, data: bytes) -> None:
-    assert tier.reserve(key, len(data), evict=True) is Verdict.DONE
+    assert tier.reserve({key: len(data)}, evict=True) == [key]
     assert tier.publish(key, block_of(data))
 
 
@@ -104,10 +104,10 @@ def test_what_is_in_the_tier_cannot_be_changed_or_cut(tier: RamTier) -> None:
 
 def test_the_tier_is_filled_to_its_budget_and_no_further(tier: RamTier) -> None:
     put(tier, "a", bytes(BUDGET))
-    assert tier.reserve("b", 1, evict=False) is Verdict.NO_ROOM
+    assert tier.reserve({"b": 1}, evict=False) is None
     put(tier, "b", b"b")
     assert (tier.lost(), tier.lost()) == ({"a"}, set())
-    assert tier.reserve("c", BUDGET + 1, evict=True) is Verdict.NO_ROOM
+    assert tier.reserve({"c": BUDGET + 1}, evict=True) is None
     assert found(tier, "b") == b"b", "who cannot come drives nobody out"
 
 
@@ -124,7 +124,7 @@ def test_one_workers_content_is_every_workers(machine: Machine) -> None:
     first, second = machine.worker(), machine.worker()
     put(first, "a", b"weights")
     assert found(second, "a") == b"weights"
-    assert second.reserve("a", 7, evict=True) is Verdict.THERE
+    assert second.reserve({"a": 7}, evict=True) == []
     assert first.let_go(["a"]) == 0
     assert second.let_go(["a"]) == 7
 
@@ -132,7 +132,7 @@ def test_one_workers_content_is_every_workers(machine: Machine) -> None:
 def test_a_dead_workers_content_is_its_successors(machine: Machine) -> None:
     first = machine.worker()
     put(first, "a", b"weights")
-    assert first.reserve("half", KIB, evict=True) is Verdict.DONE
+    assert first.reserve({"half": KIB}, evict=True) == ["half"]
     machine.theirs[0].close()
     machine.threads[0].join()
     second = machine.worker()
@@ -149,7 +149,7 @@ def test_a_dead_workers_content_is_its_successors(machine: Machine) -> None:
 )
 def test_a_block_that_is_not_what_was_said_is_refused(machine: Machine, make: object, what: str) -> None:
     tier = machine.worker()
-    assert tier.reserve("a", 7, evict=True) is Verdict.DONE
+    assert tier.reserve({"a": 7}, evict=True) == ["a"]
     block = make()  # type: ignore[operator]
     if what == "of another size":
         block.seal()
@@ -161,7 +161,7 @@ def test_a_block_that_is_not_what_was_said_is_refused(machine: Machine, make: ob
 
 def test_a_block_that_could_still_be_written_is_refused(machine: Machine) -> None:
     tier = machine.worker()
-    assert tier.reserve("a", 7, evict=True) is Verdict.DONE
+    assert tier.reserve({"a": 7}, evict=True) == ["a"]
     with block_of(b"weights") as block:
         assert tier._call(p.Publish(key="a"), block)[0].verdict is Verdict.REFUSED
 
@@ -173,7 +173,7 @@ def test_nonsense_from_a_worker_ends_its_channel_and_no_more(machine: Machine) -
     with Block.make("beside", 1) as block:
         channel.send(machine.theirs[1], b"\xff nonsense", block.descriptor)
     machine.threads[1].join()
-    assert tier.reserve("b", 1, evict=True) is Verdict.REFUSED
+    assert tier.reserve({"b": 1}, evict=True) is None
     assert found(other, "a") == b"weights"
 
 
@@ -182,5 +182,5 @@ def test_a_keeper_that_is_gone_leaves_an_empty_tier(machine: Machine) -> None:
     tier = SharedTier(theirs, BUDGET)
     ours.close()
     assert found(tier, "a") is None
-    assert tier.reserve("a", 1, evict=True) is Verdict.REFUSED
+    assert tier.reserve({"a": 1}, evict=True) is None
     assert (tier.let_go(["a"]), tier.lost(), tier.budget_bytes) == (0, set(), 0)

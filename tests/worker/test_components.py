@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from protocol import commands as c
 from protocol.enums import ComponentType, Lane, LoadSource, ModelPrecision, Tier
+from protocol.errors import ErrorCode, Fault
 from protocol.records import ModelLoadConfiguration
 from protocol.replies import GenerateReply, ListComponentsReply, LoadModelReply, UnloadModelReply
 from ramtier.blocks import Block
@@ -171,6 +172,41 @@ def test_what_leaves_for_the_ram_tier_is_within_its_budget(root: Path, sizes: Si
     assert bench.engine.ram.used_bytes == (sizes.blocks if kept else 0)
 
 
+def test_a_model_that_does_not_fit_the_ram_tier_drives_nobody_out_of_it(root: Path, sizes: Sizes) -> None:
+    bench = Bench(root, worker_spec(root, ram_budget_bytes=sizes.blocks))
+    half = ModelLoadConfiguration(precision=ModelPrecision.BFloat16)
+    bench.reply(LoadModelReply, c.LoadModel(model_id="b", configuration=half), "b")
+    unload(bench, "b")
+    bench.engine.ram._keeper._table.budget_bytes -= 1  # type: ignore[attr-defined]
+    load(bench, "a")
+    unload(bench, "a")
+    assert [(one.model_id, one.tier) for one in bench.engine.cache.listing()] == [("b", Tier.RAM)]
+
+
+def test_what_stands_aside_keeps_what_it_shares_with_a_model_that_leaves_meanwhile(
+    root: Path, sizes: Sizes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(root, worker_spec(root, budget_bytes=sizes.all + SLACK_BYTES, ram_budget_bytes=0))
+    half = ModelLoadConfiguration(precision=ModelPrecision.BFloat16)
+    for name in ("a", "b"):
+        bench.reply(LoadModelReply, c.LoadModel(model_id=name, configuration=half), name)
+    first, place = picture(bench, "a"), bench.engine.device.place  # type: ignore[attr-defined]
+    refused: list[int] = []
+
+    def refuse_the_larger(components: Sequence[Component]) -> None:
+        if sum(one.bytes for one in components) == sizes.all:
+            refused.append(len(bench.engine.cache.held(Tier.VRAM)))
+            raise Fault(ErrorCode.CANCELLED, "stopped while it was placed")
+        place(components)
+
+    monkeypatch.setattr(bench.engine.device, "place", refuse_the_larger)
+    whole = ModelLoadConfiguration(precision=ModelPrecision.Float32)
+    assert bench.error(c.LoadModel(model_id="a", configuration=whole), "a").code is ErrorCode.CANCELLED
+    assert refused == [0], "one stood aside, one had left"
+    assert picture(bench, "a") == first
+    assert [(one.model_id, one.tier) for one in bench.engine.cache.listing()] == [("a", Tier.VRAM)]
+
+
 def test_what_is_in_the_ram_tier_takes_no_memory_of_the_process(root: Path, sizes: Sizes) -> None:
     bench = Bench(root, worker_spec(root))
     load(bench, "a")
@@ -306,7 +342,7 @@ def test_one_bit_keeps_two_parts_apart(root: Path, tmp_path: Path, sizes: Sizes)
 
 
 def test_a_part_that_stands_in_two_places_is_held_once() -> None:
-    held = Components(PrivateTier(0, "a test"))
+    held = Components(PrivateTier(0))
     parts = [PartBytes(name=name, type=ComponentType.TextEncoder, path="", bytes=4) for name in ("one", "two", "none")]
     modules = {"one": made([1.0]), "two": made([1.0]), "none": object()}
     found = shared(modules, parts, held)
@@ -317,7 +353,7 @@ def test_a_part_that_stands_in_two_places_is_held_once() -> None:
 
 
 def test_what_fails_half_way_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    held, hold = Components(PrivateTier(0, "a test")), Components.hold
+    held, hold = Components(PrivateTier(0)), Components.hold
 
     def failing(self: Components, module: torch.nn.Module, size_bytes: int) -> Component:
         if size_bytes == 8:

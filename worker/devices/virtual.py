@@ -19,7 +19,6 @@ from modelfiles.profiles import VirtualProfile
 from protocol.enums import DeviceKind, ModelPrecision
 from protocol.errors import ErrorCode, Fault
 from protocol.link import WorkerSpec
-from protocol.ramtier import Verdict
 from protocol.telemetry import DeviceIdentity
 from ramtier.blocks import Block
 from worker.devices.base import Build, BuiltModel, Device, Drawing, DrawOrder, Gauge, LostError, PartBytes, Raster
@@ -134,16 +133,12 @@ class VirtualModel(BuiltModel):
         self._is_in_ram = False
 
     def copy(self, *, evict: bool) -> Iterator[bool]:
-        for key, size_bytes in self._keys:
-            verdict = self._device.ram.reserve(key, size_bytes, evict=evict)
-            if verdict is Verdict.DONE:
-                # A memory file takes up what was written to it: nothing.
-                verdict = Verdict.THERE if self._device.ram.publish(key, Block.make("virtual", size_bytes)) else verdict
-            if verdict is not Verdict.THERE:
-                self._device.ram.let_go(self.keys)
-                yield False
-                return
-        yield True
+        sizes = dict(self._keys)
+        wanted = self._device.ram.reserve(sizes, evict=evict)
+        for key in wanted or ():
+            # A memory file takes up what was written to it: nothing.
+            self._device.ram.publish(key, Block.make("virtual", sizes[key]))
+        yield wanted is not None
 
     def demote(self) -> None:
         self.step_aside()
