@@ -163,17 +163,22 @@ class ModelCache:
         return min(moments, default=None)
 
     def victims(
-        self, needed_bytes: int, room: Room, keep: Iterable[str] = (), coming: Resident | None = None
+        self,
+        needed_bytes: int,
+        room: Room,
+        keep: Iterable[str] = (),
+        coming: Resident | None = None,
+        gone: Sequence[Resident] = (),
     ) -> list[Resident]:
         """Who would leave the device so that `needed_bytes` fit, first to go first.
 
-        `keep` are model ids that stay; `coming`, if there is one yet, keeps what it shares with
-        others. Raises Fault INSUFFICIENT_MEMORY, and then nobody leaves.
+        `keep` are model ids that are no victims; `gone` have left by then, with what they share with victims; `coming`,
+        if there is one yet, keeps what it shares with others. Raises Fault INSUFFICIENT_MEMORY, and then nobody leaves.
         """
         with self._lock:
             chosen: list[Resident] = []
             idle = sorted(self._idle(keep), key=_leaving_order)
-            while room.free + self.freed_bytes(chosen, coming) < needed_bytes:
+            while room.free + self.freed_bytes([*gone, *chosen], coming) < needed_bytes:
                 if not idle:
                     raise self.insufficient(needed_bytes, room)
                 chosen.append(idle.pop(0))

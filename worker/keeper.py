@@ -56,12 +56,14 @@ class Keeper:
 
         Before there is a `coming` one, it is taken to share what the one that it replaces shares.
         """
-        room = self.room()
-        own_bytes = 0
+        room, keep = self.room(), (replacing.model_id,) if replacing else ()
+        gone: tuple[Resident, ...] = ()
         if replacing is not None and replacing.tier is Tier.VRAM:
-            own_bytes = replacing.bytes if coming is None else self._cache.freed_bytes([replacing], coming)
-        room = Room(total=room.total, free=room.free + own_bytes)
-        self._cache.victims(needed_bytes, room, (replacing.model_id,) if replacing else (), coming)
+            if coming is None:
+                room = Room(total=room.total, free=room.free + replacing.bytes)
+            else:
+                gone = (replacing,)
+        self._cache.victims(needed_bytes, room, keep, coming, gone)
 
     def promote(self, resident: Resident, job: Job | None, reason: str) -> int:
         """Onto the device, evicting where needed; the bytes that this took. The model is in the cache then.

@@ -186,10 +186,11 @@ def test_a_model_that_does_not_fit_the_ram_tier_drives_nobody_out_of_it(root: Pa
 def test_what_stands_aside_keeps_what_it_shares_with_a_model_that_leaves_meanwhile(
     root: Path, sizes: Sizes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench(root, worker_spec(root, budget_bytes=sizes.all + SLACK_BYTES, ram_budget_bytes=0))
-    half = ModelLoadConfiguration(precision=ModelPrecision.BFloat16)
+    bench = Bench(root, worker_spec(root, budget_bytes=sizes.all, ram_budget_bytes=0))
+    half, whole = (ModelLoadConfiguration(precision=one) for one in (ModelPrecision.BFloat16, ModelPrecision.Float32))
     for name in ("a", "b"):
         bench.reply(LoadModelReply, c.LoadModel(model_id=name, configuration=half), name)
+    larger = c.LoadModel(model_id="a", configuration=whole)
     first, place = picture(bench, "a"), bench.engine.device.place  # type: ignore[attr-defined]
     refused: list[int] = []
 
@@ -200,11 +201,23 @@ def test_what_stands_aside_keeps_what_it_shares_with_a_model_that_leaves_meanwhi
         place(components)
 
     monkeypatch.setattr(bench.engine.device, "place", refuse_the_larger)
-    whole = ModelLoadConfiguration(precision=ModelPrecision.Float32)
-    assert bench.error(c.LoadModel(model_id="a", configuration=whole), "a").code is ErrorCode.CANCELLED
+    assert bench.error(larger, "a").code is ErrorCode.CANCELLED
     assert refused == [0], "one stood aside, one had left"
     assert picture(bench, "a") == first
     assert [(one.model_id, one.tier) for one in bench.engine.cache.listing()] == [("a", Tier.VRAM)]
+
+
+@pytest.mark.parametrize(("spare", "fits"), [(0, True), (-1, False)])
+def test_a_larger_load_may_have_what_the_replaced_model_shares_with_one_that_may_leave(
+    root: Path, sizes: Sizes, spare: int, fits: bool
+) -> None:
+    bench = Bench(root, worker_spec(root, budget_bytes=sizes.all + spare, ram_budget_bytes=0))
+    half, whole = (ModelLoadConfiguration(precision=one) for one in (ModelPrecision.BFloat16, ModelPrecision.Float32))
+    for name in ("a", "b"):
+        bench.reply(LoadModelReply, c.LoadModel(model_id=name, configuration=half), name)
+    reply = bench.run(c.LoadModel(model_id="a", configuration=whole), "a").reply
+    assert reply.success is fits
+    assert [one.model_id for one in bench.engine.cache.held(Tier.VRAM)] == (["a"] if fits else ["a", "b"])
 
 
 def test_what_is_in_the_ram_tier_takes_no_memory_of_the_process(root: Path, sizes: Sizes) -> None:
