@@ -21,14 +21,14 @@ from broker.descriptors import raise_limit
 from broker.devices import FoundDevice, find_devices
 from broker.launch import memory, orphans, specs
 from broker.launch.child import Child
-from broker.launch.listeners import listen
 from broker.launch.local import LocalLauncher, LocalProcess
+from broker.launch.ram import MachineRam
 from broker.premises import refuse_open_addresses
 from broker.restarts import RestartPolicy, broker_limits
 from broker.runtime import RuntimeFolder
 from protocol import supervision as s
 from protocol.link import CATALOG_ID
-from settings import logs
+from settings import host, logs
 from settings.config import ConfigError, Settings, load
 from settings.endpoints import Endpoints
 from settings.logs import Logger
@@ -94,9 +94,9 @@ class Supervisor:
             self._children[name] = Child(name, "worker", RestartPolicy(random.random, settings.restarts))
         self._selector = selectors.DefaultSelector()
         self._addresses = specs.Addresses(commands=settings.commands, events=settings.events, link=folder.link)
-        self._memory = memory.MemoryWatch(
-            settings.broker_memory_bytes, settings.worker_memory_bytes, memory.host_bytes()
-        )
+        limits = (settings.broker_memory_bytes, settings.worker_memory_bytes)
+        self._memory = memory.MemoryWatch(*limits, host.memory_bytes())
+        self._ram = MachineRam(settings.ram_bytes, self._selector)
         self._look_at = 0.0
         self._looks = 0
         self._heard_at = 0.0
@@ -129,13 +129,11 @@ class Supervisor:
 
     def _take_addresses(self) -> bool:
         """Listen where the broker will be; False where somebody else does."""
-        own = self._addresses
         try:
-            self._addresses = msgspec.structs.replace(
-                own, commands_listener=listen(own.commands), events_listener=listen(own.events)
-            )
+            self._addresses = self._addresses.listening()
         except OSError as error:
-            sys.stderr.write(f"vrambroker: cannot bind {own.commands}, {own.events}: {error.strerror}\n")
+            commands, events = self._addresses.commands, self._addresses.events
+            sys.stderr.write(f"vrambroker: cannot bind {commands}, {events}: {error.strerror}\n")
             return False
         return True
 
@@ -323,8 +321,11 @@ class Supervisor:
         child.generation += 1
         device = self._devices.get(child.name)
         try:
-            argument = specs.child_argument(self._settings, device, self._addresses.link, child.generation)
-            child.begin(self._launcher.launch(child.module, argument), time.monotonic())
+            with self._ram.channel(device) as channel:
+                link, generation = self._addresses.link, child.generation
+                argument = specs.child_argument(self._settings, device, link, generation, ram_tier_fd=channel)
+                inherited = (channel,) if channel >= 0 else ()
+                child.begin(self._launcher.launch(child.module, argument, descriptors=inherited), time.monotonic())
         except (OSError, ConfigError) as error:
             # A machine that has no room for a process now may have some later.
             _log.error("a process cannot be started", child=child.name, reason=str(error))
@@ -348,14 +349,11 @@ class Supervisor:
             _log.error("the broker is ended", reason=why)
             self._broker.revive(why, now)
         if self._looks % WORKERS_MEMORY_TURNS == 0:
-            self._mind_workers_memory(held or 0)
+            self._mind_workers_memory((held or 0) + self._ram.used_bytes)
 
     def _mind_workers_memory(self, others_bytes: int) -> None:
-        held = {
-            child.name: memory.worker_bytes(child.process.pid)
-            for child in self._children.values()
-            if child.process is not None
-        }
+        running = {child.name: child.process for child in self._children.values() if child.process is not None}
+        held = {name: memory.held_bytes(process.pid) or 0 for name, process in running.items()}
         others_bytes += held.pop(CATALOG_ID, 0)
         excess = self._memory.worker(held, others_bytes)
         if excess is None or self._children[excess.child].recycling:
@@ -397,4 +395,5 @@ class Supervisor:
         for child in self._all():
             while child.process is not None and child.process.ended() is None:
                 time.sleep(0.005)
+        self._ram.close()
         _log.info("stopped")

@@ -277,6 +277,8 @@ class WorkerSpec(Record, frozen=True, kw_only=True):
 
     `key_file` holds the CURVE keys for the link, where it has some.
     `budget_bytes` is the VRAM of a cpu or virtual device; `max_side` bounds a client's pictures, in pixels.
+    `ram_tier_fd` is its inherited channel to the machine's RAM tier, of `ram_budget_bytes` for all workers; -1: it has
+    a tier of that size for itself.
     """
 
     device_id: str
@@ -287,6 +289,7 @@ class WorkerSpec(Record, frozen=True, kw_only=True):
     model_roots: list[str]
     budget_bytes: int
     ram_budget_bytes: int
+    ram_tier_fd: int = -1
     reserve_bytes: int = 0
     cuda_uuid: str = ""
     key_file: str = ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -35,6 +35,7 @@ class RamTier(ABC):
 
     def __init__(self) -> None:
         self._lost: set[str] = set()
+        self._is_gone = False
         self._lock = threading.Lock()
         self.used_bytes = 0
         """Of all contents, as the last answer had it."""
@@ -75,9 +76,11 @@ class RamTier(ABC):
         """These are not held here any more. The bytes that left the tier, which are those that nobody else holds."""
         return self._call(p.LetGo(keys=keys))[0].freed_bytes if keys else 0
 
-    def lost(self) -> set[str]:
-        """What was held here and is not in the tier any more; each is told once."""
+    def lost(self) -> Container[str]:
+        """What was held here and is not in the tier any more, each told once; all there is where the tier is lost."""
         self._call(p.Ask())
+        if self._is_gone:
+            return _Everything()
         with self._lock:
             lost, self._lost = self._lost, set()
         return lost
@@ -94,6 +97,13 @@ class RamTier(ABC):
     @abstractmethod
     def _asked(self, request: p.Request, block: Block | None) -> tuple[Answer, Block | None]:
         """The answer, and the block that came beside it. `block` stays the caller's."""
+
+
+class _Everything(Container[str]):
+    """Whatever is asked for is in it."""
+
+    def __contains__(self, key: object) -> bool:
+        return True
 
 
 def _held_by(request: p.Request, answer: Answer) -> set[str]:
@@ -133,6 +143,19 @@ class SharedTier(RamTier):
         ours.settimeout(PATIENCE_SECONDS)
         self._channel: socket.socket | None = ours
 
+    @staticmethod
+    def inherited(descriptor: int, budget_bytes: int) -> SharedTier:
+        """Behind a channel that the parent process handed over. Raises OSError."""
+        ours = socket.socket(fileno=descriptor)
+        ours.set_inheritable(False)
+        return SharedTier(ours, budget_bytes)
+
+    def close(self) -> None:
+        """End the channel: what is held here stays for others, and for a successor."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
     def _asked(self, request: p.Request, block: Block | None) -> tuple[Answer, Block | None]:
         lent = None
         try:
@@ -150,4 +173,5 @@ class SharedTier(RamTier):
                 log.exception("the machine's RAM tier does not answer", reason=str(error))
                 self._channel.close()
                 self._channel = None
+            self._is_gone = True
             return Answer(verdict=Verdict.REFUSED, used_bytes=0, budget_bytes=0), None

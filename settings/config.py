@@ -16,6 +16,7 @@ from msgspec import Struct
 from protocol.enums import DeviceKind
 from protocol.replies import Limits
 from protocol.supervision import ProgressBudgets, Quota
+from settings import host
 
 DEFAULT_COMMANDS = "tcp://127.0.0.1:5555"
 DEFAULT_EVENTS = "tcp://127.0.0.1:5556"
@@ -27,6 +28,8 @@ _UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$")
 _DEVICES = re.compile(r"^(cuda|cpu|virtual)(?::(.+))?$")
 _MAX_DEVICES = 4096
+_RAM_SHARE = 4
+"""One of so many parts of the host's memory is the RAM tier's, where nothing is configured."""
 
 
 class ConfigError(Exception):
@@ -54,6 +57,8 @@ class RestartLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 class Settings(Struct, frozen=True, kw_only=True):
     """Everything that a `serve` obeys. Sizes in bytes, `devices` None for auto.
+
+    `ram_bytes` is the RAM tier of all cpu and cuda workers together; each virtual one has as much for itself.
 
     `broker_memory_bytes` and `worker_memory_bytes` bound one process each; 0: derived from the host's memory. `curve`:
     keys are needed on loopback too. `quotas` are those of the keys that have their own, by name.
@@ -152,7 +157,7 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
         "models": _roots(text("MODELS", ":".join(file.models) if file.models else None)),
         "devices": devices(text("DEVICES", file.devices) or "auto"),
         "vram_bytes": _size("VRAM", text("VRAM", file.vram)),
-        "ram_bytes": _size("RAM", text("RAM", file.ram)),
+        "ram_bytes": _size("RAM", text("RAM", file.ram) or str(host.memory_bytes() // _RAM_SHARE)),
         "reserve_bytes": _file_size("reserve", file.reserve),
         "drain_seconds": _seconds("DRAIN", text("DRAIN", file.drain_seconds)),
         "heartbeat_ms": _at_least("heartbeat_ms", file.heartbeat_ms, 1),

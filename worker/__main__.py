@@ -26,6 +26,7 @@ def serve(spec: WorkerSpec) -> int:
     """Everything after the environment is pinned."""
     import zmq  # noqa: PLC0415 - nothing is opened before the lifeline holds
 
+    from ramtier.tier import PrivateTier, SharedTier  # noqa: PLC0415
     from worker.engine import Engine  # noqa: PLC0415
     from worker.mailbox import Mailbox, Parcel  # noqa: PLC0415
     from worker.session import Session  # noqa: PLC0415
@@ -35,8 +36,10 @@ def serve(spec: WorkerSpec) -> int:
     def tell(message: Message) -> None:
         mailbox.post(Parcel(frames=[encode(message)]))
 
+    budget, channel = spec.ram_budget_bytes, spec.ram_tier_fd
+    ram = SharedTier.inherited(channel, budget) if channel >= 0 else PrivateTier(budget)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    session = Session(context, Engine(spec, open_device(spec), tell), mailbox)
+    session = Session(context, Engine(spec, open_device(spec), tell, ram=ram), mailbox)
     signal.signal(signal.SIGTERM, lambda *_: session.ask_stop())
     status = session.run()
     context.term()

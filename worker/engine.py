@@ -21,7 +21,7 @@ from protocol.errors import ErrorCode, ErrorInfo, Fault
 from protocol.link import JobUpdate, Message, ModelChanged, Report, WorkerSpec
 from protocol.replies import FailedReply, ModelReply, Timing
 from protocol.telemetry import MemoryPressure, Telemetry
-from ramtier.tier import PrivateTier, RamTier
+from ramtier.tier import RamTier
 from settings.logs import Logger
 from worker.cache import ModelCache
 from worker.devices.base import Device
@@ -46,13 +46,12 @@ class Engine:
         tell: Tell,
         clock: Callable[[], float] = time.monotonic,
         *,
-        ram: RamTier | None = None,
+        ram: RamTier,
     ) -> None:
         self.spec = spec
         self.device = device
         self.roots = Roots(spec.model_roots)
-        self.ram = ram or PrivateTier(spec.ram_budget_bytes)
-        device.ram = self.ram
+        self.ram = device.ram = ram
         self.cache = ModelCache(spec.device_id, clock)
         self.keeper = Keeper(device, self.cache, spec.reserve_bytes, tell)
         self.sampler = Sampler(device, self.cache, PressureMeter(clock, spec.reserve_bytes))
@@ -131,7 +130,9 @@ class Engine:
 
     def idle(self) -> bool:
         """What is to be done between commands. Whether anything changed, or may have."""
-        return self._tried("an expired model could not be let go", self.keeper.expire) is not False
+        expired = self._tried("an expired model could not be let go", self.keeper.expire) is not False
+        lost = self._tried("what left the RAM tier could not be forgotten", self.keeper.forget_lost) is not False
+        return expired or lost
 
     def _pressure(self, job: Job) -> MemoryPressure | None:
         """The pressure that a reply carries; a sensor that cannot be read costs the figure, not the reply."""

@@ -22,6 +22,9 @@ from worker.mailbox import Mailbox, Parcel
 log = Logger()
 
 MOST_PATIENCE = 600.0
+SHARED_PATIENCE = 1.0
+"""Where other workers have the same RAM tier, which may take from it what this one holds."""
+
 MOST_FAILURES = 10
 BACKOFF_SECONDS = 0.5
 
@@ -105,7 +108,8 @@ class DeviceLane(threading.Thread):
     def _patience(self) -> float:
         """Seconds until a model expires, or until it is time to look again: no client's number is waited for whole."""
         expiry = self._engine.cache.next_expiry()
-        return MOST_PATIENCE if expiry is None else min(max(0.0, expiry - self._engine.clock()), MOST_PATIENCE)
+        most = SHARED_PATIENCE if self._engine.ram.shared else MOST_PATIENCE
+        return most if expiry is None else min(max(0.0, expiry - self._engine.clock()), most)
 
     def _progress(self, job: Job, progress: Progress) -> None:
         self._mailbox.post(Parcel(frames=progress_frames(job, progress)))

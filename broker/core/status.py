@@ -10,7 +10,7 @@ from broker.core.jobs import Job
 from broker.core.together import ALL, merge_pressure
 from protocol import commands as c
 from protocol import replies as r
-from protocol.enums import CoordinationMode, JobState, ModelPrecision, ModelStatus, Tier
+from protocol.enums import CoordinationMode, DeviceKind, JobState, ModelPrecision, ModelStatus, Tier
 from protocol.errors import ErrorCode, Fault
 from protocol.records import DevicePerformance, ModelMemoryUsage, ModelPerformance
 from protocol.telemetry import MemoryPressure, ModelResidency
@@ -215,14 +215,25 @@ def _missing(command: c.GetVramModelStatus, residencies: Sequence[ModelResidency
     return missing
 
 
+def _ram_tier(devices: Sequence[Device]) -> r.RamTier:
+    """The tiers of these devices: one for all that hold models, and each virtual one's own."""
+    simulated = [device for device in devices if device.slot.kind is DeviceKind.VIRTUAL]
+    real = [device for device in devices if device.slot.kind is not DeviceKind.VIRTUAL]
+    return r.RamTier(
+        bytes=sum(map(_tier_bytes, simulated)) + max(map(_tier_bytes, real), default=0),
+        budget_bytes=sum(one.slot.ram_budget_bytes for one in (*simulated, *real[:1])),
+    )
+
+
+def _tier_bytes(device: Device) -> int:
+    return device.telemetry.host.ram_tier_bytes if device.telemetry is not None else 0
+
+
 def _coordination(command: c.GetVramModelStatus, devices: Sequence[Device]) -> r.Coordination | None:
     mode = command.coordination_mode
     if mode is None:
         return None
-    tier = r.RamTier(
-        bytes=sum(device.telemetry.host.ram_tier_bytes for device in devices if device.telemetry is not None),
-        budget_bytes=sum(device.slot.ram_budget_bytes for device in devices),
-    )
+    tier = _ram_tier(devices)
     if mode is CoordinationMode.CACHE_AND_VRAM_SYNC:
         return r.Coordination(mode=mode, honoured=["coordination_mode"], ram_tier=tier)
     ignored = r.IgnoredHint(hint="coordination_mode", reason=f"{mode.value} changes nothing in a status request")

@@ -1,12 +1,10 @@
-"""How much memory the children take, and which of them takes too much. Reads /proc and /sys alone.
+"""How much memory the children take, and which of them takes too much. Reads /proc alone.
 
 What counts is memory that the kernel cannot drop: mapped files are no burden.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,8 +16,6 @@ BROKER_LIMIT_BYTES = 4 << 30
 WORKERS_SHARE = 0.9
 """The share of the host's memory that all children together may take."""
 
-_CGROUPS = Path("/sys/fs/cgroup")
-_MEMORY_FILE = "/memfd:"
 _KEPT = ("RssAnon:", "RssShmem:")
 
 
@@ -41,53 +37,6 @@ def held_bytes(pid: int) -> int | None:
     return sum(found) if found else None
 
 
-def host_bytes() -> int:
-    """The memory that this process and its children can have: the cgroup's limit, else the machine's. 0: unknown."""
-    try:
-        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return 0
-    return min([machine, *_cgroup_limits()])
-
-
-def _cgroup_limits() -> list[int]:
-    """Every limit on the way from this process's cgroup to the root, of version 2 or 1."""
-    folders = {_CGROUPS, _CGROUPS / "memory"}
-    try:
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers in ("", "memory"):
-                own = _CGROUPS / controllers / path.strip("/")
-                folders |= {own, *own.parents} if own.is_relative_to(_CGROUPS) else set()
-    except (OSError, ValueError):
-        pass
-    found = []
-    for folder in folders:
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            try:
-                text = (folder / name).read_text().strip()
-            except OSError:
-                continue
-            if text.isdigit():
-                found.append(int(text))
-    return found
-
-
-def worker_bytes(pid: int) -> int:
-    """The memory of a worker, with the blocks that it has in memory files; 0 where it is gone.
-
-    They are no part of its resident memory, and no kernel can drop them.
-    """
-    files = 0
-    with contextlib.suppress(OSError):
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            # One that is closed meanwhile is no burden any more.
-            with contextlib.suppress(OSError):
-                if str(link.readlink()).startswith(_MEMORY_FILE):
-                    files += link.stat().st_blocks * 512
-    return (held_bytes(pid) or 0) + files
-
-
 class MemoryWatch:
     """Budgets of the broker and of the workers, in bytes; 0: derived from `host`, the memory of all."""
 
@@ -105,7 +54,7 @@ class MemoryWatch:
 
     def worker(self, held: Mapping[str, int], others_bytes: int) -> Excess | None:
         """The one worker that has to be replaced: the largest of those above their budget, or of all where all
-        children together take too much."""
+        children together take too much. What is in the RAM tier is no worker's, and among the others' bytes."""
         if not held:
             return None
         name, largest = max(held.items(), key=lambda item: item[1])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 
+import msgspec
 from msgspec import Struct
 
 from broker.devices import FoundDevice
 from broker.launch.child import Child
-from broker.launch.listeners import descriptor
+from broker.launch.listeners import descriptor, listen
 from broker.premises import guarded_doors, link_key_file
 from protocol.enums import DeviceKind
 from protocol.link import CatalogSpec, WorkerSpec, encode_spec
@@ -26,6 +27,11 @@ class Addresses(Struct, frozen=True, kw_only=True):
     link: str
     commands_listener: socket.socket | None = None
     events_listener: socket.socket | None = None
+
+    def listening(self) -> Addresses:
+        """The same, with sockets that listen there. Raises OSError."""
+        commands, events = listen(self.commands), listen(self.events)
+        return msgspec.structs.replace(self, commands_listener=commands, events_listener=events)
 
     def descriptors(self) -> tuple[int, ...]:
         """What a broker inherits."""
@@ -65,11 +71,14 @@ def broker_spec(settings: Settings, addresses: Addresses, workers: Iterable[tupl
     )
 
 
-def child_argument(settings: Settings, device: FoundDevice | None, link: str, generation: int) -> str:
+def child_argument(
+    settings: Settings, device: FoundDevice | None, link: str, generation: int, *, ram_tier_fd: int
+) -> str:
     """What an incarnation of a device's worker, or of the catalogue, is started with. Raises ConfigError."""
     if device is None:
         return encode_spec(catalog_spec(settings, link, generation))
-    return encode_spec(worker_spec(settings, device, link, generation))
+    spec = worker_spec(settings, device, link, generation)
+    return encode_spec(msgspec.structs.replace(spec, ram_tier_fd=ram_tier_fd))
 
 
 def catalog_spec(settings: Settings, link: str, generation: int) -> CatalogSpec:

@@ -21,8 +21,7 @@ from broker.launch.local import LocalProcess
 from broker.launch.memory import MemoryWatch
 from broker.restarts import RestartPolicy
 from broker.runtime import RuntimeFolder
-from ramtier.blocks import Block
-from settings import endpoints
+from settings import endpoints, host
 from settings.config import ConfigError, RestartLimits, Settings
 from settings.endpoints import Endpoints
 
@@ -97,19 +96,8 @@ def test_memory_that_is_held_is_measured_and_mapped_files_are_not_part_of_it(tmp
     assert memory.held_bytes(2**22 + 1) is None
 
 
-def test_what_a_worker_has_in_memory_files_counts_as_its_memory() -> None:
-    before = memory.worker_bytes(os.getpid())
-    with Block.make("vrambroker test", 1 << 30) as block:
-        block.write(0, bytes(32 << 20))
-        written = memory.worker_bytes(os.getpid())
-    # What was never written is no memory, and what the test itself takes is little.
-    assert 32 << 20 <= written - before < 64 << 20
-    assert memory.worker_bytes(os.getpid()) - before < 16 << 20
-    assert memory.worker_bytes(2**22 + 1) == 0
-
-
 def test_the_hosts_memory_is_known_and_never_more_than_the_machines() -> None:
-    assert 0 < memory.host_bytes() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < host.memory_bytes() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_the_brokers_budget_is_the_configured_one_or_derived() -> None:

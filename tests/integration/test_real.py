@@ -148,3 +148,24 @@ def test_single_file_that_fits_no_configuration_says_what_is_missing(real: Broke
         assert "config_path" in reply["message"]
     finally:
         lonely.unlink()
+
+
+def test_two_workers_have_one_ram_tier(real: Broker) -> None:
+    """What one lets go weighs once, whoever is asked; and goes with the last that holds it."""
+    client = real.connect()
+    command = {"action": "load_model", "model_id": "tiny-sd15", "device_id": "cpu:0", "force": True}
+    loaded = client.ask(command)
+    assert loaded["success"], loaded
+    assert client.ask({"action": "unload_model", "model_id": "tiny-sd15", "device_id": "cpu:0"})["success"]
+
+    def tier() -> dict[str, int]:
+        asked = {"action": "get_vram_model_status", "coordination_mode": "cache_and_vram_sync"}
+        found: dict[str, int] = client.ask(asked)["coordination"]["ram_tier"]
+        return found
+
+    kept = wait_for(lambda: tier()["bytes"])
+    assert loaded["memory_usage"] <= kept < 1.1 * loaded["memory_usage"]
+    assert tier()["budget_bytes"] == 256 << 20
+    cleared = client.ask({"action": "unload_model", "model_id": "tiny-sd15", "clear_cache": True})
+    assert cleared["ram_freed"] == kept
+    wait_for(lambda: tier()["bytes"] == 0)

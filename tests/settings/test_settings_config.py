@@ -10,6 +10,7 @@ import pytest
 
 from protocol.enums import DeviceKind
 from protocol.replies import Limits
+from settings import host
 from settings.config import ConfigError, DeviceRequest, Settings, devices, load, runtime_folder, size
 
 MIB = 1 << 20
@@ -37,6 +38,7 @@ def test_without_anything_the_defaults_of_the_wire_are_in_force(tmp_path: Path) 
     assert settings.web == "127.0.0.1:9555"
     assert settings.drain_seconds == 10
     assert settings.runtime == tmp_path / "vrambroker"
+    assert settings.ram_bytes == host.memory_bytes() // 4
     assert settings.data == settings.runtime / "data"
     assert settings.outputs == settings.runtime / "outputs"
     assert settings.devices is None
@@ -57,6 +59,7 @@ SETTINGS: list[Row] = [
     ("MODELS", "/a:/b", "models", (Path("/a"), Path("/b")), 'models = ["/c", "/d"]', (Path("/c"), Path("/d"))),
     ("DEVICES", "cpu:2", "devices", cpus(2), 'devices = "cpu:1"', cpus(1)),
     ("VRAM", "512MiB", "vram_bytes", 512 * MIB, 'vram = "256MiB"', 256 * MIB),
+    ("RAM", "512MiB", "ram_bytes", 512 * MIB, 'ram = "0"', 0),
     ("RAM", "1GiB", "ram_bytes", 1 << 30, "ram = 4096", 4096),
     ("DRAIN", "2.5", "drain_seconds", 2.5, "drain_seconds = 4", 4.0),
 ]

@@ -15,6 +15,7 @@ from protocol.enums import Encoding, Lane, ModelStatus
 from protocol.errors import ErrorInfo
 from protocol.link import Assign, Message, ModelChanged, ModelRef, Spelling, WorkerSpec
 from protocol.replies import Reply
+from ramtier.tier import PrivateTier, RamTier
 from worker.__main__ import open_device
 from worker.engine import Engine
 from worker.job import Job, Outcome, Progress
@@ -62,10 +63,18 @@ def assignment(command: c.Command, ref: ModelRef | None, request_id: str = "r-1"
 class Bench:
     """An engine with all that it told."""
 
-    def __init__(self, root: Path, spec: WorkerSpec, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        root: Path,
+        spec: WorkerSpec,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        ram: RamTier | None = None,
+    ) -> None:
         self.root = root
         self.told: list[Message] = []
-        self.engine = Engine(spec, open_device(spec), self.told.append, clock)
+        tier = ram if ram is not None else PrivateTier(spec.ram_budget_bytes)
+        self.engine = Engine(spec, open_device(spec), self.told.append, clock, ram=tier)
         self.engine.start()
 
     def run(

@@ -13,6 +13,7 @@ from protocol.codec import decode_reply, encode_command
 from protocol.enums import Encoding
 from protocol.errors import ErrorCode, Fault
 from protocol.replies import GenerateReply
+from ramtier.tier import PrivateTier
 from tests.worker.bench import assignment, model_ref, worker_spec
 from worker import lane as lanes
 from worker.__main__ import open_device
@@ -30,7 +31,8 @@ class Rig:
 
     def __init__(self, profiles: Path) -> None:
         self.profiles = profiles
-        self.engine = Engine(worker_spec(profiles, "virtual:0"), open_device(worker_spec(profiles, "virtual:0")), print)
+        spec = worker_spec(profiles, "virtual:0")
+        self.engine = Engine(spec, open_device(spec), print, ram=PrivateTier(spec.ram_budget_bytes))
         self.mailbox = Mailbox()
         self.lane = DeviceLane(self.engine, self.mailbox)
         self.parcels: list[Parcel] = []
