@@ -349,6 +349,7 @@ class Supervisor:
             _log.error("the broker is ended", reason=why)
             self._broker.revive(why, now)
         if self._looks % WORKERS_MEMORY_TURNS == 0:
+            self._ram.expire()
             self._mind_workers_memory((held or 0) + self._ram.used_bytes)
 
     def _mind_workers_memory(self, others_bytes: int) -> None:

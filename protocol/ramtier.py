@@ -24,7 +24,7 @@ class Verdict(enum.Enum):
 
 
 class Find(Record, frozen=True, kw_only=True, tag="find"):
-    """Hold this content and lend its block, which stays in the tier until `Return`."""
+    """Lend this content's block, which stays in the tier until `Return`."""
 
     key: str
 
@@ -33,6 +33,12 @@ class Return(Record, frozen=True, kw_only=True, tag="return"):
     """The block that was lent is not read any more."""
 
     key: str
+
+
+class Hold(Record, frozen=True, kw_only=True, tag="hold"):
+    """Contents that belong together are held by the asker from here on: all, or none where one is not there."""
+
+    keys: list[str]
 
 
 class Reserve(Record, frozen=True, kw_only=True, tag="reserve"):
@@ -81,7 +87,7 @@ class Answer(Record, frozen=True, kw_only=True):
     lost: list[str] = []
 
 
-Request = Find | Return | Reserve | Publish | Abandon | LetGo | Ask
+Request = Find | Return | Hold | Reserve | Publish | Abandon | LetGo | Ask
 
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)

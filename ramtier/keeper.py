@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import socket
+import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -17,11 +19,15 @@ from ramtier import channel
 from ramtier.blocks import Block
 from ramtier.table import Table
 
+ORPHAN_SECONDS = 600.0
+"""For so long what a dead worker held waits for a successor that needs it."""
+
 
 class RamKeeper:
     """The books, the blocks and the workers' channels. One thread's; `serve` never raises for what a worker sends."""
 
-    def __init__(self, budget_bytes: int) -> None:
+    def __init__(self, budget_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._table: Table[Block] = Table(budget_bytes)
         self._holders: dict[socket.socket, int] = {}
         self._numbers = itertools.count(1)
@@ -40,9 +46,14 @@ class RamKeeper:
         """A worker is gone, or never came: what it held stays until the room is needed."""
         holder = self._holders.pop(ours, None)
         if holder is not None:
-            self._table.gone(holder)
+            self._table.gone(holder, self._clock())
             ours.close()
             self._give_back()
+
+    def expire(self) -> None:
+        """Drop what dead workers held and nobody asked for since."""
+        self._table.expire(self._clock() - ORPHAN_SECONDS)
+        self._give_back()
 
     def close(self) -> None:
         """Give everything back."""
@@ -89,6 +100,8 @@ class RamKeeper:
                 verdict = Verdict.ABSENT if entry is None else Verdict.DONE
             case p.Return():
                 table.give_back(holder, request.key)
+            case p.Hold():
+                verdict = Verdict.DONE if table.hold(holder, request.keys) else Verdict.ABSENT
             case p.Reserve():
                 verdict, wanted = table.reserve(holder, request.sizes, evict=request.evict)
             case p.Publish():

@@ -1,14 +1,14 @@
 """The books of a RAM tier: which contents are in it, who holds them, what goes when room is needed.
 
 Pure: no memory, no sockets, no clock. A content that its holder lets go leaves at once, where nobody else holds it;
-that of a holder which died stays for its successor, and is the first to go when room is needed.
+that of a holder which died stays for its successor, for a while, and is the first to go when room is needed.
 """
 
 from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Generic, TypeVar
 
 from protocol.ramtier import Verdict
@@ -34,6 +34,10 @@ class Entry(Generic[B]):
         self.holders: set[int] = set()
         self.lent: Counter[int] = Counter()
         self.used = 0
+        self.unwanted = False
+        """Its last holder let it go."""
+        self.orphaned: float | None = None
+        """When its last holder died, where nobody took it since."""
         self.block: B | None = None
 
     @property
@@ -72,11 +76,12 @@ class Table(Generic[B]):
             self._drop(entry)
 
     def find(self, holder: int, key: str) -> Entry[B] | None:
-        """The content, lent to `holder` and held by it from here on; None where it is not there."""
+        """The content, lent to `holder`; None where it is not there."""
         entry = self._entries.get(key)
         if entry is None or entry.state is not State.READY:
             return None
-        self._use(entry, holder)
+        self._turn += 1
+        entry.used = self._turn
         entry.lent[holder] += 1
         return entry
 
@@ -86,6 +91,16 @@ class Table(Generic[B]):
         if entry is not None and entry.lent[holder]:
             entry.lent[holder] -= 1
             self._drop_unwanted(entry)
+
+    def hold(self, holder: int, keys: Iterable[str]) -> bool:
+        """These are held from here on: all, or none where one is not there."""
+        found = [self._entries.get(key) for key in keys]
+        ready = [entry for entry in found if entry is not None and entry.state is State.READY]
+        if len(ready) < len(found):
+            return False
+        for entry in ready:
+            self._use(entry, holder)
+        return True
 
     def reserve(self, holder: int, sizes: Mapping[str, int], *, evict: bool) -> tuple[Verdict, list[str]]:
         """Room for contents that belong together, all or none.
@@ -132,17 +147,27 @@ class Table(Generic[B]):
             entry = self._entries.get(key)
             if entry is not None and holder in entry.holders:
                 entry.holders.discard(holder)
+                entry.unwanted = not entry.holders
                 self._drop_unwanted(entry)
         return before - self.used_bytes
 
-    def gone(self, holder: int) -> None:
-        """A holder died: what it was bringing goes, what it held stays without it."""
+    def gone(self, holder: int, now: float) -> None:
+        """A holder died: what it was bringing goes, what it held stays without it. `now` is in seconds."""
         self._lost.pop(holder, None)
         for entry in list(self._entries.values()):
             if entry.state is State.FILLING and entry.filler == holder:
                 del self._entries[entry.key]
+            if entry.holders == {holder}:
+                entry.orphaned = now
             entry.holders.discard(holder)
             del entry.lent[holder]
+            self._drop_unwanted(entry)
+
+    def expire(self, before: float) -> None:
+        """What lost its last holder before this moment, and found no other since, leaves."""
+        for entry in list(self._entries.values()):
+            if entry.orphaned is not None and entry.orphaned < before and entry.evictable:
+                self._drop(entry)
 
     def lost(self, holder: int) -> list[str]:
         """What was evicted of what `holder` held, and has not been told."""
@@ -152,6 +177,7 @@ class Table(Generic[B]):
         self._turn += 1
         entry.used = self._turn
         entry.holders.add(holder)
+        entry.unwanted, entry.orphaned = False, None
         if holder in self._lost:
             self._lost[holder].discard(entry.key)
 
@@ -170,7 +196,7 @@ class Table(Generic[B]):
 
     def _drop_unwanted(self, entry: Entry[B]) -> None:
         """What was let go by its last holder leaves as soon as nobody reads it."""
-        if not entry.holders and entry.evictable:
+        if entry.unwanted and entry.evictable:
             self._drop(entry)
 
     def _drop(self, entry: Entry[B]) -> None:

@@ -43,7 +43,7 @@ class RamTier(ABC):
 
     @contextmanager
     def lent(self, key: str) -> Iterator[Block | None]:
-        """The block of a content, which stays in the tier meanwhile and is held from here on; None where it is not."""
+        """The block of a content, which stays in the tier meanwhile; None where it is not there."""
         block = self._call(p.Find(key=key))[1]
         try:
             yield block
@@ -51,6 +51,10 @@ class RamTier(ABC):
             if block is not None:
                 block.close()
                 self._call(p.Return(key=key))
+
+    def hold(self, keys: list[str]) -> bool:
+        """Contents that belong together are held from here on: all, or none where one is not there."""
+        return self._call(p.Hold(keys=keys))[0].verdict is Verdict.DONE
 
     def reserve(self, sizes: dict[str, int], *, evict: bool) -> list[str] | None:
         """Room for contents that belong together, by key in bytes: all, or None and nothing is held.
@@ -109,8 +113,10 @@ class _Everything(Container[str]):
 def _held_by(request: p.Request, answer: Answer) -> set[str]:
     """What the asker holds since an answer, whatever it had lost before."""
     match request:
-        case p.Find() | p.Publish():
+        case p.Publish():
             return {request.key}
+        case p.Hold():
+            return set(request.keys)
         case p.Reserve():
             return request.sizes.keys() - set(answer.wanted)
         case _:

@@ -36,6 +36,7 @@ _SLOW = (
     "worker/test_scales.py",
     "worker/test_schedules.py",
     "worker/test_skeleton.py",
+    "worker/test_stock.py",
     "worker/test_swaps.py",
 )
 """Folders and files whose tests start processes, import torch or take long: `make check` leaves them out."""

@@ -35,6 +35,7 @@ TORCH_FILES = {
     "worker/devices/cuda.py",
     "worker/devices/torch_device.py",
     "worker/filling.py",
+    "worker/identity.py",
     "worker/livetensors.py",
     "worker/originals.py",
     "worker/parts.py",
@@ -45,6 +46,7 @@ TORCH_FILES = {
     "worker/schedules.py",
     "worker/singles.py",
     "worker/skeleton.py",
+    "worker/stock.py",
     "worker/weights.py",
 }
 """The worker's files that may name torch, diffusers or transformers; the rest of it starts without them."""

@@ -77,12 +77,21 @@ class Components:
     def __len__(self) -> int:
         return len(self._held)
 
-    def hold(self, module: torch.nn.Module, size_bytes: int) -> Component:
-        """The component of a module just built: one that is held already, where that is equal to it."""
+    def module(self, key: str) -> torch.nn.Module | None:
+        """The module of a component that has its tensors in this process; None where there is none."""
+        return next((one.module for one in self._held if one.key == key and not one.empty), None)
+
+    def hold(self, module: torch.nn.Module, size_bytes: int, key: str = "") -> Component:
+        """The component of a module just built: one that is held already, where that is equal to it.
+
+        Modules of one `key` are equal; a module that has none is known by one of its own from here on.
+        """
         kind = _kind(module)
-        found = next((one for one in self._held if one.kind == kind and self._equal(one, module)), None)
+        found = next((one for one in self._held if key and one.key == key), None)
         if found is None:
-            found = Component(secrets.token_hex(KEY_BYTES), kind, module, size_bytes)
+            found = next((one for one in self._held if one.kind == kind and self._equal(one, module)), None)
+        if found is None:
+            found = Component(key or secrets.token_hex(KEY_BYTES), kind, module, size_bytes)
             self._held.append(found)
         else:
             found.adopt(module)
@@ -121,7 +130,7 @@ def shared(components: dict[str, Any], parts: Iterable[PartBytes], held: Compone
             module = components.get(part.name)
             if not isinstance(module, torch.nn.Module):
                 continue
-            component = held.hold(module, part.bytes)
+            component = held.hold(module, part.bytes, part.key)
             if component in found.values():
                 held.let_go(component)
             components[part.name] = component.module

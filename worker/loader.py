@@ -7,6 +7,7 @@ component, so that a cancel is heard and progress is told.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,50 +25,52 @@ from worker.devices.base import Build, PartBytes
 from worker.job import Job
 from worker.parts import Tell, build_part, tensor_bytes, told
 from worker.pipelines import Pipelines, pipeline_arguments
-from worker.reader import Reader
 from worker.singles import Single
 from worker.staging import Staging
+from worker.stock import Stock
 from worker.vocabularies import bound_tokenizers
 
 
 def load(
-    build: Build, configuration: Configuration | None, staging: Staging, job: Job, tell: Tell
+    build: Build, configuration: Configuration | None, staging: Staging, stock: Stock, *, job: Job, tell: Tell
 ) -> tuple[Pipelines, list[PartBytes]]:
-    """The components of a checked model, and what each weighs; read from `staging` alone.
+    """The components of a checked model, and what each weighs; from `stock` where it has them, else from `staging`.
 
     Raises Fault MODEL_LOADING_FAILED, MODEL_INCOMPATIBLE, MODEL_CORRUPTED.
     """
     job.phases["build_ms"] = job.phases["read_ms"] = 0.0
     if configuration is not None:
-        pipelines = _single(build, configuration, staging, job, tell)
+        pipelines = _single(build, configuration, staging, stock, job=job, tell=tell)
     else:
-        pipelines = _folder(build, staging, job, tell)
+        pipelines = _folder(build, staging, stock, job, tell)
     with told(Path(build.file.path).name):
         # What a pipeline refuses is told now, not at a picture.
         pipelines.pipeline((modes_of(build.file) or (Mode.TEXT,))[0], "")
     bound_tokenizers(pipelines.components, pipelines.family.chat_template)
-    return pipelines, _weighed(build.file, pipelines)
+    return pipelines, _weighed(build.file, pipelines, stock.keys)
 
 
-def _folder(build: Build, staging: Staging, job: Job, tell: Tell) -> Pipelines:
+def _folder(build: Build, staging: Staging, stock: Stock, job: Job, tell: Tell) -> Pipelines:
     file = build.file
     family = _family(file.class_name, file.family, Path(file.path).name)
     components: dict[str, Any] = {}
-    reader = Reader(job.check, lambda done: tell("read", done), build.pace)
+    reader = stock.reader
     began = time.perf_counter()
     for part in file.parts:
         job.check()
         tell("build", reader.bytes)
-        components[part.name] = build_part(part, staging.folder(part.name, part.reads), build.precision, reader)
+        components[part.name] = build_part(part, staging.folder(part.name, part.reads), build.precision, stock)
     job.phases["read_ms"] = reader.seconds * 1000
     job.phases["build_ms"] = (time.perf_counter() - began - reader.seconds) * 1000
     index = staging.file(str(Path(file.path) / folders.INDEX), folders.INDEX)
     return _pipelines(family, components, read_object(Path(index)))
 
 
-def _single(build: Build, configuration: Configuration, staging: Staging, job: Job, tell: Tell) -> Pipelines:
+def _single(
+    build: Build, configuration: Configuration, staging: Staging, stock: Stock, *, job: Job, tell: Tell
+) -> Pipelines:
     family = _family(configuration.class_name, configuration.family, Path(build.file.path).name)
-    single = Single(build, configuration, family, staging)
+    single = Single(build, configuration, family, staging, stock)
     return _pipelines(family, single.components(job, tell), single.index)
 
 
@@ -93,8 +96,8 @@ def _family(class_name: str, name: str, what: str) -> Family:
     return found
 
 
-def _weighed(file: ModelFile, pipelines: Pipelines) -> list[PartBytes]:
-    """Every part: bytes of its parameters and buffers, tied ones once."""
+def _weighed(file: ModelFile, pipelines: Pipelines, keys: Mapping[str, str]) -> list[PartBytes]:
+    """Every part with the key that it is known by: bytes of its parameters and buffers, tied ones once."""
     files = {part.name: part for part in file.parts}
     weights = {
         name: sum(tensor_bytes(tensor) for tensor in (*module.parameters(), *module.buffers()))
@@ -107,6 +110,7 @@ def _weighed(file: ModelFile, pipelines: Pipelines) -> list[PartBytes]:
             type=files[name].type if name in files else NAMED_PARTS.get(name, ComponentType.Unknown),
             path=files[name].path if name in files else file.path,
             bytes=weights.get(name, 0),
+            key=keys.get(name, ""),
         )
         for name in present
     ]

@@ -74,7 +74,7 @@ def bring(engine: Engine, job: Job, ref: ModelRef, wish: Wish) -> Brought:
     if changed:
         job.warnings.append(f"{ref.model_id} is loaded anew: {changed} has changed since it was loaded")
     if resident is None or changed or not _serves(engine, resident, ref, wish):
-        brought = _from_disk(engine, job, ref, wish, resident)
+        brought = _from_files(engine, job, ref, wish, resident)
     elif resident.tier is Tier.VRAM:
         brought = _brought(resident, LoadSource.VRAM, 0)
     else:
@@ -82,7 +82,7 @@ def bring(engine: Engine, job: Job, ref: ModelRef, wish: Wish) -> Brought:
     load_ms = (time.perf_counter() - began) * 1000
     resident = brought.resident
     _account(engine, resident, wish)
-    if brought.source is not LoadSource.VRAM:
+    if not resident.load_ms or brought.source is not LoadSource.VRAM:
         resident.load_ms.append(load_ms)
         resident.priority = wish.priority
     resident.touch(engine.clock())
@@ -140,13 +140,13 @@ def _from_ram(engine: Engine, job: Job, ref: ModelRef, wish: Wish, resident: Res
         added = _promote(engine, job, resident)
     except LostError:
         # Another worker's models needed the room since the last look.
-        return _from_disk(engine, job, ref, wish, resident)
+        return _from_files(engine, job, ref, wish, resident)
     resident.loaded_at = resident.last_used
     job.phases["promote_ms"] = (time.perf_counter() - began) * 1000
     return _brought(resident, LoadSource.RAM, added)
 
 
-def _from_disk(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: Resident | None) -> Brought:
+def _from_files(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: Resident | None) -> Brought:
     file = inspect(ref.path, engine.roots)
     precision.refuse_packed(file)
     check_channels(file)
@@ -163,7 +163,7 @@ def _from_disk(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: Re
     cached = None if file.profile is not None else pagecache.ratio(_weight_files(file))
     held = wish.host_holds_file
     pace = pace_of(wish.strategy, estimated, cached=cached, host_holds_file=held)
-    built = _build(engine, job, ref, file, resolved, pace=pace)
+    built = _build(engine, job, ref, file, resolved, pace=pace, anew=wish.force)
     try:
         job.check()
         resident = Resident(ref.model_id, file, built, resolved, engine.clock())
@@ -171,32 +171,31 @@ def _from_disk(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: Re
         added = engine.cache.added_bytes(resident)
         _admit(engine, ref.model_id, file, resolved, needed=added, replaced=replaced, coming=resident)
         resident.configuration = configuration
-        resident.keeps_ram_copy = not wish.host_holds_file
+        resident.keeps_ram_copy = not held
         if replaced is not None:
             resident.keep_alive_seconds = replaced.keep_alive_seconds
         began = time.perf_counter()
         added = _promote(engine, job, resident) if replaced is None else _replace(engine, job, replaced, resident)
+        resident.copied = resident.keeps_ram_copy and built.keep_copy()
     except BaseException:
         built.release()
         raise
     job.phases["promote_ms"] = (time.perf_counter() - began) * 1000
+    brought = _brought(resident, built.source, added)
+    if built.source is not LoadSource.DISK:
+        return brought
     reason = "a virtual device reads no weights" if file.profile is not None else "this system has no mincore"
-    return Brought(
-        resident=resident,
-        source=LoadSource.DISK,
-        added_bytes=added,
-        load_ms=0.0,
-        page_cache_ratio=cached,
-        page_cache_reason=reason,
-    )
+    return msgspec.structs.replace(brought, page_cache_ratio=cached, page_cache_reason=reason)
 
 
 def _weight_files(file: ModelFile) -> list[Path]:
     return [Path(name) for name in sorted({name for part in file.parts for name in part.files})]
 
 
-def _build(engine: Engine, job: Job, ref: ModelRef, file: ModelFile, resolved: Resolved, *, pace: Pace) -> BuiltModel:
-    """The model in host memory, from exactly the files that were checked."""
+def _build(
+    engine: Engine, job: Job, ref: ModelRef, file: ModelFile, resolved: Resolved, *, pace: Pace, anew: bool
+) -> BuiltModel:
+    """The model in host memory: of exactly the files that were checked."""
     total = precision.estimate_bytes(file, resolved.precision)
 
     def tell(stage: str, bytes_done: int) -> None:
@@ -204,7 +203,7 @@ def _build(engine: Engine, job: Job, ref: ModelRef, file: ModelFile, resolved: R
         job.stage(stage, bytes_done, total)
 
     config_path = resolved.config_path or ref.config_path
-    build = Build(file=file, precision=resolved.precision, config_path=config_path, pace=pace)
+    build = Build(file=file, precision=resolved.precision, config_path=config_path, pace=pace, anew=anew)
     return engine.device.build(build, job, tell)
 
 

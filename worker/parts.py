@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import diffusers
 import torch
@@ -26,9 +26,11 @@ from protocol.enums import ComponentType, ModelPrecision
 from protocol.errors import ErrorCode, Fault
 from settings.logs import Logger
 from worker.filling import chooser, filled
-from worker.originals import own_places
-from worker.reader import Reader
+from worker.identity import identity
+from worker.originals import Names, own_places
+from worker.reader import Choose, Reader
 from worker.skeleton import CONFIG, check_folder, check_scheduler
+from worker.stock import Stock
 
 DTYPES = {
     ModelPrecision.Float32: torch.float32,
@@ -44,13 +46,6 @@ Tell = Callable[[str, int], None]
 log = Logger()
 
 Headers = dict[Path, Header]
-
-
-class Reading(NamedTuple):
-    """By what a part is read, and in which type it is wanted."""
-
-    reader: Reader
-    wanted: torch.dtype
 
 
 for _library in (diffusers_logging, transformers_logging):
@@ -76,7 +71,7 @@ def told(what: str, code: ErrorCode = ErrorCode.MODEL_INCOMPATIBLE) -> Iterator[
         raise Fault(code, f"{what} could not be built: {type(error).__name__}") from None
 
 
-def build_part(part: Part, folder: str, precision: ModelPrecision, reader: Reader) -> Any:
+def build_part(part: Part, folder: str, precision: ModelPrecision, stock: Stock) -> Any:
     """One part of a checked folder, in host memory; `folder` holds its files. Raises Fault."""
     if (part.library, part.class_name) not in COMPONENTS:
         raise Fault(
@@ -88,14 +83,24 @@ def build_part(part: Part, folder: str, precision: ModelPrecision, reader: Reade
     if not part.files:
         return readable(part, lambda: cls.from_pretrained(folder, local_files_only=True))
     skeleton, headers = check_folder(part.name, cls, Path(folder))
-    places = own_places(skeleton, [tensor for header in headers.values() for tensor in header.tensors])
-    if places is None:
-        return _by_library(part, cls, folder, precision)
-    read = Reading(reader, DTYPES[precision])
-    return _read(cls, Path(folder), skeleton, headers=headers, places=places, read=read)
+    config = read_object(Path(folder) / CONFIG)
+
+    def fill(found: Names) -> torch.nn.Module:
+        module = filled(cls, config, skeleton, found)
+        make_private(module, copied=True)
+        return module
+
+    def make() -> torch.nn.Module:
+        places = own_places(skeleton, [tensor for header in headers.values() for tensor in header.tensors])
+        if places is None:
+            return _by_library(part, cls, folder, precision)
+        return fill(_read(headers, places, chooser(cls, DTYPES[precision]), stock.reader))
+
+    with told(part.name):
+        return stock.module(part.name, identity(cls, config, precision, headers), fill, make)
 
 
-def _by_library(part: Part, cls: Any, folder: str, precision: ModelPrecision) -> Any:
+def _by_library(part: Part, cls: Any, folder: str, precision: ModelPrecision) -> torch.nn.Module:
     """A part whose files have names of older versions of its class, which its library knows. Raises Fault."""
     wanted = {"dtype" if issubclass(cls, transformers.PreTrainedModel) else "torch_dtype": DTYPES[precision]}
     with told(part.name):
@@ -108,20 +113,16 @@ def _by_library(part: Part, cls: Any, folder: str, precision: ModelPrecision) ->
         text = f"{part.name} lacks {len(missing)} tensors that its configuration asks for: {names}"
         raise Fault(ErrorCode.MODEL_CORRUPTED, text, details={"missing": missing[:20]})
     make_private(model)
-    return model.eval()
+    built: torch.nn.Module = model.eval()
+    return built
 
 
-def _read(
-    cls: Any, folder: Path, skeleton: torch.nn.Module, *, headers: Headers, places: Mapping[str, str], read: Reading
-) -> torch.nn.Module:
-    """A part whose files have its class's own names: `places` are those and what stands there."""
+def _read(headers: Headers, places: Mapping[str, str], choose: Choose, reader: Reader) -> Names:
+    """The tensors of files that have their class's own names, by these: `places` are those and what stands there."""
     used = frozenset(places.values())
     files = [(path, header, [one for one in header.tensors if one.name in used]) for path, header in headers.items()]
-    with told(folder.name):
-        held = read.reader.read(files, chooser(cls, read.wanted))
-        module = filled(cls, read_object(folder / CONFIG), skeleton, {own: held[name] for own, name in places.items()})
-    make_private(module, copied=True)
-    return module
+    held = reader.read(files, choose)
+    return {own: held[name] for own, name in places.items()}
 
 
 def readable(part: Part, read: Callable[[], Any]) -> Any:

@@ -96,6 +96,9 @@ class TorchModel(BuiltModel):
     def copy(self, *, evict: bool) -> Iterator[bool]:
         return copied(self._components, self._device.ram, evict=evict)
 
+    def keep_copy(self) -> bool:
+        return self._device.ram.hold([one.key for one in self._components])
+
     def demote(self) -> None:
         self._come_back()
         self._device.displace(self._leave(), keep=False)

@@ -26,21 +26,25 @@ from worker import originals, schedules
 from worker.configurations import Configuration, configuration_source, own_tokenizers
 from worker.devices.base import Build
 from worker.filling import chooser, filled
+from worker.identity import identity
 from worker.job import Job
 from worker.parts import DTYPES, Tell, build_part, class_of, make_private, told
-from worker.reader import Reader
 from worker.scales import check_scales, is_beside, scale_of, unscaled
 from worker.skeleton import CONFIG, SCHEDULER_CONFIG, Held, check_module
 from worker.staging import Staging
+from worker.stock import Stock
 
 
 class Single:
     """One load of a single file; `folder` holds its configuration, `weights` is the file, both as they were checked."""
 
-    def __init__(self, build: Build, configuration: Configuration, family: Family, staging: Staging) -> None:
+    def __init__(
+        self, build: Build, configuration: Configuration, family: Family, staging: Staging, stock: Stock
+    ) -> None:
         self._build = build
         self._configuration = configuration
         self._family = family
+        self._stock = stock
         self._name = Path(build.file.path).name
         self._folder = Path(staging.folder("configuration", {}))
         for name, path in configuration.reads.items():
@@ -55,16 +59,16 @@ class Single:
         self._check_needed(parts)
         modules = {part.name: self._checked(part) for part in parts if part.files}
         components: dict[str, Any] = dict(own_tokenizers(self._configuration))
-        reader = Reader(job.check, lambda done: tell("read", done), self._build.pace)
+        stock, reader = self._stock, self._stock.reader
         for part in parts:
             job.check()
             tell("build", reader.bytes)
             began = time.perf_counter()
             if part.files:
                 with told(self._name, ErrorCode.MODEL_LOADING_FAILED):
-                    component = self._filled(part, modules.pop(part.name), reader)
+                    component = self._found(part, modules.pop(part.name))
             elif part.name not in components:
-                component = build_part(part, str(self._folder / part.name), self._build.precision, reader)
+                component = build_part(part, str(self._folder / part.name), self._build.precision, stock)
             else:
                 component = components[part.name]
             components[part.name] = component
@@ -144,8 +148,20 @@ class Single:
             raise incompatible(f"{self._name}: {text} of {part.class_name}", part=part.name, tensor=first)
         return found
 
-    def _filled(self, part: Part, skeleton: torch.nn.Module, reader: Reader) -> torch.nn.Module:
+    def _found(self, part: Part, skeleton: torch.nn.Module) -> torch.nn.Module:
         """The part with its tensors, in the precision asked for."""
+        cls, config = class_of(part), self._config(part)
+
+        def fill(found: originals.Names) -> torch.nn.Module:
+            module = filled(cls, config, skeleton, found)
+            make_private(module, copied=True)
+            return module
+
+        key = identity(cls, config, self._build.precision, [Path(self._weights)], names=part.prefixes)
+        return self._stock.module(part.name, key, fill, lambda: fill(self._read(part, skeleton)))
+
+    def _read(self, part: Part, skeleton: torch.nn.Module) -> originals.Names:
+        """The part's tensors by its module's names."""
         cls, wanted = class_of(part), DTYPES[self._build.precision]
         choose, names = chooser(cls, wanted), frozenset(tensor.name for tensor in self._header.tensors)
         scaled = {scale: tensor for tensor in names if (scale := scale_of(tensor, names))}
@@ -155,13 +171,11 @@ class Single:
             return source if name in raw or name in scaled else choose(name, source)
 
         owned = [tensor for tensor in self._owned(part) if tensor.name in scaled or not is_beside(tensor.name)]
-        held = reader.read([(Path(self._weights), self._header, owned)], chosen)
+        held = self._stock.reader.read([(Path(self._weights), self._header, owned)], chosen)
         for scale, name in scaled.items():
             if name in held and scale in held:
                 held[name] = unscaled(held[name], held.pop(scale)).to(wanted)
-        module = filled(cls, self._config(part), skeleton, self._converted(part, skeleton, held))
-        make_private(module, copied=True)
-        return module
+        return self._converted(part, skeleton, held)
 
     def _tensors(self, part: Part) -> list[Tensor]:
         return [tensor for tensor in self._owned(part) if not is_beside(tensor.name)]

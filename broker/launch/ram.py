@@ -50,6 +50,10 @@ class MachineRam:
         finally:
             theirs.close()
 
+    def expire(self) -> None:
+        """Drop what nobody asked for since its worker died."""
+        self._keeper.expire()
+
     def close(self) -> None:
         """Give everything back. The selector is of no use any more."""
         self._keeper.close()

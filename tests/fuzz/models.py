@@ -25,10 +25,13 @@ from protocol import commands as c
 from protocol.enums import ModelPrecision, ModelStatus, ModelType
 from protocol.errors import ErrorCode, Fault
 from protocol.link import ModelRef
+from ramtier.tier import PrivateTier
 from tests.worker.bench import Bench, worker_spec
 from worker import parts
+from worker.components import Components
 from worker.reader import Reader
 from worker.staging import Staging
+from worker.stock import Stock
 
 BAD_VALUES: tuple[Any, ...] = (
     *(0, -1, 1, 2, 3, 7, 10**3, 10**6, 10**9, 10**15, 10**30, 2**31, 2**63, -(2**63)),
@@ -86,9 +89,9 @@ class Copies:
             staging.verify()
 
     def _build(self, part: Part, staging: Staging) -> None:
-        parts.build_part(
-            part, staging.folder(part.name, part.reads), ModelPrecision.Float32, Reader(lambda: None, lambda _: None)
-        )
+        ram = PrivateTier(0)
+        stock = Stock(Components(ram), ram, Reader(lambda: None, lambda _: None), usable=False)
+        parts.build_part(part, staging.folder(part.name, part.reads), ModelPrecision.Float32, stock)
 
 
 def fuzz_values(original: Path, seed: int, count: int) -> Counter[str]:

@@ -169,3 +169,23 @@ def test_two_workers_have_one_ram_tier(real: Broker) -> None:
     cleared = client.ask({"action": "unload_model", "model_id": "tiny-sd15", "clear_cache": True})
     assert cleared["ram_freed"] == kept
     wait_for(lambda: tier()["bytes"] == 0)
+
+
+def test_the_model_of_a_killed_worker_is_back_from_ram(real: Broker) -> None:
+    """And so it is for a worker of another device: one copy is there for all."""
+    client = real.connect()
+    draw = {"action": "generate", "model_id": "tiny-sdxl", "prompt": "a house", "seed": 5, **SMALL}
+    client.send({**draw, "device_id": "cpu:0"})
+    first = client.receive()[1]
+    assert client.ask({"action": "unload_model", "model_id": "tiny-sdxl", "device_id": "cpu:0"})["success"]
+    before = real.devices()["cpu:0"]
+    os.kill(before["pid"], signal.SIGKILL)
+    wait_for(lambda: real.devices()["cpu:0"]["generation"] > before["generation"])
+    wait_for(lambda: real.devices()["cpu:0"]["state"] == "ready")
+    for device in ("cpu:0", "cpu:1"):
+        loaded = client.ask({"action": "load_model", "model_id": "tiny-sdxl", "device_id": device})
+        assert loaded["success"] and loaded["cache"]["source"] == "ram", loaded
+        client.send({**draw, "device_id": device})
+        assert client.receive()[1] == first
+    for device in ("cpu:0", "cpu:1"):
+        client.ask({"action": "unload_model", "model_id": "tiny-sdxl", "device_id": device, "clear_cache": True})

@@ -30,6 +30,8 @@ def test_a_content_is_found_by_everybody_and_counted_once() -> None:
     assert table.used_bytes == 60 and set(table.holders("a")) == {1, 2}
     entry = table.find(3, "a")
     assert entry is not None and entry.block == "block of a"
+    assert set(table.holders("a")) == {1, 2}, "who reads it does not keep it"
+    assert table.hold(3, ["a"]) and 3 in table.holders("a")
 
 
 def test_the_budget_is_met_exactly_and_not_passed() -> None:
@@ -54,10 +56,39 @@ def test_what_a_dead_worker_held_stays_for_its_successor_and_goes_first() -> Non
     table: Table[str] = Table(BUDGET)
     filled(table, 1, "old", 50)
     filled(table, 2, "dead", 50)
-    table.gone(2)
+    table.gone(2, 0.0)
     assert table.used_bytes == BUDGET
     assert filled(table, 1, "new", 50, evict=False) is Verdict.DONE, "nobody holds it: it may go for anybody"
     assert list(table.holders("old")) == [1] and not table.holders("dead")
+
+
+def test_what_a_dead_worker_held_leaves_after_a_while_unless_another_holds_it() -> None:
+    table: Table[str] = Table(BUDGET)
+    for key in ("taken", "read", "forgotten", "shared"):
+        filled(table, 1, key, 20)
+    filled(table, 2, "shared", 20)
+    table.gone(1, 10.0)
+    assert table.hold(2, ["taken"])
+    assert table.find(2, "read") is not None
+    table.expire(10.0)
+    assert table.used_bytes == 80
+    table.expire(10.1)
+    assert [table.size_of(key) for key in ("taken", "read", "forgotten", "shared")] == [20, 20, None, 20]
+    table.give_back(2, "read")
+    assert table.size_of("read") == 20, "a reader that ends takes nothing along"
+    table.expire(10.1)
+    assert table.size_of("read") is None
+
+
+def test_what_belongs_together_is_held_whole_or_not_at_all() -> None:
+    table: Table[str] = Table(BUDGET)
+    filled(table, 1, "a", 20)
+    assert not table.hold(2, ["a", "b"]) and set(table.holders("a")) == {1}
+    assert reserved(table, 1, "b", 20) is Verdict.DONE
+    assert not table.hold(2, ["a", "b"]), "what is on its way is not there"
+    table.publish(1, "b", "block of b")
+    assert table.hold(2, ["a", "b"]) and table.let_go(1, ["a", "b"]) == 0
+    assert table.let_go(2, ["a", "b"]) == 40
 
 
 def test_what_is_read_is_not_evicted_and_leaves_once_it_is_read() -> None:
@@ -84,7 +115,7 @@ def test_room_that_was_reserved_is_given_back_by_an_end_of_any_kind() -> None:
     assert reserved(table, 2, "a", 60) is Verdict.BUSY
     assert table.find(2, "a") is None
     assert reserved(table, 2, "b", 60) is Verdict.NO_ROOM, "what is on its way is not evicted"
-    table.gone(1)
+    table.gone(1, 0.0)
     assert reserved(table, 2, "b", 60) is Verdict.DONE
     table.abandon(1, "b")
     assert table.used_bytes == 60, "another's reservation stays"
@@ -143,7 +174,20 @@ class Books(RuleBasedStateMachine):
     def read(self, holder: int, key: str) -> None:
         if self.table.find(holder, key) is not None:
             self.reading.append((holder, key))
-            self.held[holder].add(key)
+
+    @rule(holder=st.integers(1, 3), keys=st.lists(st.sampled_from("abcdef"), max_size=3))
+    def hold(self, holder: int, keys: list[str]) -> None:
+        there = all(self.table.size_of(key) is not None for key in keys)
+        assert self.table.hold(holder, keys) is there
+        if there:
+            self.held[holder] |= set(keys)
+
+    @rule(before=st.integers(0, 2))
+    def expire(self, before: int) -> None:
+        orphans = {key for key in "abcdef" if self.table.size_of(key) is not None and not self.table.holders(key)}
+        kept = {key for key in "abcdef" if self.table.size_of(key) is not None} - orphans
+        self.table.expire(before)
+        assert kept <= {key for key in "abcdef" if self.table.size_of(key) is not None}
 
     @rule(which=st.integers(0, 20))
     def end_reading(self, which: int) -> None:
@@ -157,7 +201,7 @@ class Books(RuleBasedStateMachine):
 
     @rule(holder=st.integers(1, 3))
     def die(self, holder: int) -> None:
-        self.table.gone(holder)
+        self.table.gone(holder, 1.0)
         self.reading = [one for one in self.reading if one[0] != holder]
         self.held[holder].clear()
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,45 +12,17 @@ from protocol import ramtier as p
 from protocol.ramtier import Verdict
 from ramtier import channel
 from ramtier.blocks import Block
-from ramtier.keeper import RamKeeper
 from ramtier.tier import PrivateTier, RamTier, SharedTier
+from tests.ramtier.machine import Machine, machine_of
 
 KIB = 1 << 10
 BUDGET = 64 * KIB
 
 
-class Machine:
-    """A keeper served by a thread, for workers of this process."""
-
-    def __init__(self) -> None:
-        self.keeper = RamKeeper(BUDGET)
-        self.threads: list[threading.Thread] = []
-        self.theirs: list[socket.socket] = []
-
-    def worker(self) -> SharedTier:
-        ours, theirs = self.keeper.admit()
-        self.theirs.append(theirs)
-        self.threads.append(threading.Thread(target=self._serve, args=(ours,)))
-        self.threads[-1].start()
-        return SharedTier(theirs, BUDGET)
-
-    def _serve(self, ours: socket.socket) -> None:
-        while self.keeper.serve(ours):
-            pass
-
-    def end(self) -> None:
-        for theirs in self.theirs:
-            theirs.close()
-        for thread in self.threads:
-            thread.join()
-        self.keeper.close()
-
-
 @pytest.fixture
 def machine() -> Iterator[Machine]:
-    machine = Machine()
-    yield machine
-    machine.end()
+    with machine_of(BUDGET) as machine:
+        yield machine
 
 
 @pytest.fixture(params=["private", "shared"])
@@ -133,8 +103,7 @@ def test_a_dead_workers_content_is_its_successors(machine: Machine) -> None:
     first = machine.worker()
     put(first, "a", b"weights")
     assert first.reserve({"half": KIB}, evict=True) == ["half"]
-    machine.theirs[0].close()
-    machine.threads[0].join()
+    machine.kill(first)
     second = machine.worker()
     assert found(second, "a") == b"weights"
     assert second.used_bytes == 7, "what it was bringing is forgotten"
@@ -169,10 +138,11 @@ def test_a_block_that_could_still_be_written_is_refused(machine: Machine) -> Non
 def test_nonsense_from_a_worker_ends_its_channel_and_no_more(machine: Machine) -> None:
     other, tier = machine.worker(), machine.worker()
     put(other, "a", b"weights")
-    machine.theirs[1].settimeout(None)
+    theirs = tier._channel
+    assert theirs is not None
     with Block.make("beside", 1) as block:
-        channel.send(machine.theirs[1], b"\xff nonsense", block.descriptor)
-    machine.threads[1].join()
+        channel.send(theirs, b"\xff nonsense", block.descriptor)
+    machine.join(tier)
     assert tier.reserve({"b": 1}, evict=True) is None
     assert found(other, "a") == b"weights"
 

@@ -368,7 +368,7 @@ def test_a_part_that_stands_in_two_places_is_held_once() -> None:
 def test_what_fails_half_way_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     held, hold = Components(PrivateTier(0)), Components.hold
 
-    def failing(self: Components, module: torch.nn.Module, size_bytes: int) -> Component:
+    def failing(self: Components, module: torch.nn.Module, size_bytes: int, key: str = "") -> Component:
         if size_bytes == 8:
             raise MemoryError
         return hold(self, module, size_bytes)

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from modelfiles.contents import Content
 from modelfiles.model import ModelFile
-from protocol.enums import ComponentType, ModelPrecision
+from protocol.enums import ComponentType, LoadSource, ModelPrecision
 from protocol.records import Record
 from protocol.telemetry import DeviceIdentity
 from ramtier.tier import RamTier
@@ -50,12 +50,16 @@ class PartBytes(Record, frozen=True, kw_only=True):
 
 
 class Build(Record, frozen=True, kw_only=True):
-    """How a model is to be built, and at which pace it is read; `config_path` "" where the file needs none."""
+    """How a model is to be built, and at which pace it is read; `config_path` "" where the file needs none.
+
+    `anew`: from its files, whatever of it is here already.
+    """
 
     file: ModelFile
     precision: ModelPrecision
     config_path: str = ""
     pace: Pace = Pace()
+    anew: bool = False
 
 
 class DrawOrder(Record, frozen=True, kw_only=True):
@@ -118,6 +122,8 @@ class BuiltModel(ABC):
     parts: list[PartBytes]
     contents: Sequence[Content] = ()
     """Every file that it was read from."""
+    source: LoadSource = LoadSource.DISK
+    """Where it came from; of several places the slowest."""
 
     @property
     def keys(self) -> list[str]:
@@ -149,6 +155,10 @@ class BuiltModel(ABC):
 
         The last step says whether it is whole; of one that is not nothing stays. `evict`: others may leave for it.
         """
+
+    @abstractmethod
+    def keep_copy(self) -> bool:
+        """What the RAM tier has of it stays for it, if that is all of it; whether that is so."""
 
     @abstractmethod
     def demote(self) -> None:

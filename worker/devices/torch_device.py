@@ -70,18 +70,22 @@ class TorchDevice(Device):
     def build(self, build: Build, job: Job, tell: Callable[[str, int], None]) -> BuiltModel:
         from worker.configurations import configuration_of  # noqa: PLC0415
         from worker.loader import load  # noqa: PLC0415
+        from worker.reader import Reader  # noqa: PLC0415
         from worker.running import TorchModel  # noqa: PLC0415
+        from worker.stock import Stock  # noqa: PLC0415
 
         if build.file.kind is Kind.VIRTUAL:
             raise Fault(ErrorCode.MODEL_INCOMPATIBLE, "a .vmodel.json profile runs on virtual devices alone")
         checked = configuration_of(build, self._roots)
         watched = [*build.file.fingerprints, *(checked.watched if checked else ())]
+        reader = Reader(job.check, lambda done: tell("read", done), build.pace)
+        stock = Stock(self.components, self.ram, reader, usable=not build.anew)
         with Staging(self._runtime, self._device_id, watched) as staging:
-            pipelines, parts = load(build, checked, staging, job, tell)
+            pipelines, parts = load(build, checked, staging, stock, job=job, tell=tell)
             staging.verify()
             contents = staging.contents()
         model = TorchModel(self, pipelines, parts, build.precision)
-        model.contents = contents
+        model.contents, model.source = contents, stock.source
         return model
 
     def reclaim(self) -> None:

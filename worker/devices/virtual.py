@@ -140,6 +140,9 @@ class VirtualModel(BuiltModel):
             self._device.ram.publish(key, Block.make("virtual", sizes[key]))
         yield wanted is not None
 
+    def keep_copy(self) -> bool:
+        return self._device.ram.hold(self.keys)
+
     def demote(self) -> None:
         self.step_aside()
         self._is_in_ram = True

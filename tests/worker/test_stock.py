@@ -1,0 +1,191 @@
+"""What a load finds here already: it is not read again, it is the same model, and a load that fails takes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from protocol import commands as c
+from protocol.enums import CoordinationMode, LoadSource, ModelPrecision, Tier
+from protocol.records import ModelLoadConfiguration
+from protocol.replies import GenerateReply, LoadModelReply, UnloadModelReply
+from ramtier.tier import SharedTier
+from tests.ramtier.machine import Machine, machine_of
+from tests.worker.bench import Bench, worker_spec
+from worker import identity
+from worker.reader import Reader
+
+TIER_BYTES = 64 << 20
+FOLDER, SINGLE = "folder", "tiny-sd15-single.safetensors"
+
+
+@pytest.fixture
+def root(model_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Models that a test may change; a file has an identity at once."""
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    monkeypatch.setattr(identity, "SETTLED_SECONDS", -60.0)
+    root = tmp_path / "models"
+    shutil.copytree(model_root / "tiny-sd15", root / FOLDER)
+    shutil.copytree(root / FOLDER, root / "linked", copy_function=os.link)
+    shutil.copy(model_root / SINGLE, root / SINGLE)
+    shutil.copytree(model_root / "tiny-sd15-single", root / "tiny-sd15-single")
+    return root
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    with machine_of(TIER_BYTES) as machine:
+        yield machine
+
+
+def worker(root: Path, tier: SharedTier) -> Bench:
+    return Bench(root, worker_spec(root), ram=tier)
+
+
+def load(bench: Bench, name: str, **fields: object) -> LoadModelReply:
+    return bench.reply(LoadModelReply, c.LoadModel(model_id=name, **fields), name)  # type: ignore[arg-type]
+
+
+def unload(bench: Bench, name: str, *, clear: bool = False) -> UnloadModelReply:
+    return bench.reply(UnloadModelReply, c.UnloadModel(model_id=name, clear_cache=clear), name)
+
+
+def picture(bench: Bench, name: str) -> bytes:
+    outcome = bench.run(c.Generate(model_id=name, prompt="a boat", steps=1, seed=7, width=32, height=32), name)
+    assert isinstance(outcome.reply, GenerateReply), outcome.reply.error
+    return outcome.attachments[0]
+
+
+def brought(machine: Machine, root: Path, name: str) -> tuple[Bench, SharedTier, bytes]:
+    """A worker that has a model in the RAM tier alone, and what that draws."""
+    tier = machine.worker()
+    bench = worker(root, tier)
+    first = picture(bench, name)
+    unload(bench, name)
+    assert tier.used_bytes
+    return bench, tier, first
+
+
+@pytest.mark.parametrize("name", [FOLDER, SINGLE])
+@pytest.mark.parametrize("killed", [False, True])
+def test_another_worker_finds_a_model_in_ram(
+    machine: Machine, root: Path, name: str, killed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, tier, first = brought(machine, root, name)
+    if killed:
+        machine.kill(tier)
+    second = machine.worker()
+    bench = worker(root, second)
+    monkeypatch.setattr(Reader, "read", None)
+    reply = load(bench, name)
+    assert reply.cache is not None
+    assert (reply.cache.source, reply.cache.page_cache_ratio) == (LoadSource.RAM, None)
+    assert picture(bench, name) == first
+    assert bench.engine.cache.listing()[0].tiers == [Tier.VRAM, Tier.RAM]
+
+
+def test_the_last_that_holds_a_model_frees_it(machine: Machine, root: Path) -> None:
+    first, tier, _ = brought(machine, root, FOLDER)
+    used = tier.used_bytes
+    second = worker(root, machine.worker())
+    load(second, FOLDER)
+    assert unload(first, FOLDER, clear=True).ram_freed == 0
+    assert unload(second, FOLDER, clear=True).ram_freed == used
+    assert machine.keeper.used_bytes == 0
+
+
+def test_parts_of_the_same_files_are_not_read_for_a_second_model(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(root, worker_spec(root))
+    first = load(bench, FOLDER)
+    monkeypatch.setattr(Reader, "read", None)
+    second = load(bench, "linked")
+    assert second.cache is not None and first.cache is not None
+    assert (first.cache.source, second.cache.source) == (LoadSource.DISK, LoadSource.VRAM)
+    assert second.memory_added == 0 and picture(bench, "linked") == picture(bench, FOLDER)
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"force": True}, "it is asked for anew"),
+        ({"configuration": ModelLoadConfiguration(precision=ModelPrecision.BFloat16)}, "another precision"),
+    ],
+)
+def test_what_is_wanted_otherwise_is_read(machine: Machine, root: Path, fields: dict[str, object], why: str) -> None:
+    brought(machine, root, FOLDER)
+    reply = load(worker(root, machine.worker()), FOLDER, **fields)
+    assert reply.cache is not None and reply.cache.source is LoadSource.DISK, why
+
+
+def test_a_changed_file_is_read_and_the_others_are_not(machine: Machine, root: Path) -> None:
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415
+
+    _, _, first = brought(machine, root, FOLDER)
+    path = next((root / FOLDER / "unet").glob("*.safetensors"))
+    times = path.stat()
+    tensors = {key: tensor * 0.5 for key, tensor in load_file(path).items()}
+    path.unlink()
+    save_file(tensors, path, metadata={"format": "pt"})
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    bench = worker(root, machine.worker())
+    reply = load(bench, FOLDER)
+    assert reply.cache is not None and reply.cache.source is LoadSource.DISK, "of several places the slowest"
+    assert picture(bench, FOLDER) != first
+
+
+def test_a_file_that_was_written_just_now_is_known_by_nothing(
+    machine: Machine, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = next((root / FOLDER / "vae").glob("*.safetensors"))
+    age = time.time() - file.stat().st_ctime
+    monkeypatch.setattr(identity, "SETTLED_SECONDS", age + 60)
+    brought(machine, root, FOLDER)
+    reply = load(worker(root, machine.worker()), FOLDER)
+    assert reply.cache is not None and reply.cache.source is LoadSource.DISK
+    assert identity.identity(int, {}, ModelPrecision.Float32, [file]) == ""
+    monkeypatch.setattr(identity, "SETTLED_SECONDS", 0.0)
+    assert identity.identity(int, {}, ModelPrecision.Float32, [file]) != ""
+
+
+def test_a_load_that_fails_leaves_the_tier_as_it_was(
+    machine: Machine, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, tier, first = brought(machine, root, FOLDER)
+    machine.kill(tier)
+    used = machine.keeper.used_bytes
+    bench = worker(root, machine.worker())
+    with monkeypatch.context() as patch:
+
+        def full(*_: object) -> None:
+            raise MemoryError
+
+        patch.setattr("worker.keeper.Keeper.promote", full)
+        assert not bench.run(c.LoadModel(model_id=FOLDER), FOLDER).reply.success
+    assert machine.keeper.used_bytes == used
+    reply = load(bench, FOLDER)
+    assert reply.cache is not None and reply.cache.source is LoadSource.RAM
+    assert picture(bench, FOLDER) == first
+
+
+def test_a_load_of_a_file_that_the_host_holds_keeps_no_copy(machine: Machine, root: Path) -> None:
+    _, tier, _ = brought(machine, root, FOLDER)
+    bench = worker(root, machine.worker())
+    reply = load(bench, FOLDER, coordination_mode=CoordinationMode.RAM_TO_VRAM)
+    assert reply.cache is not None and reply.cache.source is LoadSource.RAM, "what is there is not read from disk"
+    assert bench.engine.cache.listing()[0].tiers == [Tier.VRAM]
+    assert unload(bench, FOLDER).ram_freed == 0 and tier.used_bytes == machine.keeper.used_bytes
+
+
+def test_a_tier_that_is_lost_is_an_empty_one(machine: Machine, root: Path) -> None:
+    bench, tier, first = brought(machine, root, FOLDER)
+    machine.kill(tier)
+    bench.engine.idle()
+    assert bench.engine.cache.listing() == []
+    assert picture(bench, FOLDER) == first
