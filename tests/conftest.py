@@ -26,6 +26,7 @@ _SLOW = (
     "integration",
     "simulation",
     "worker/test_components.py",
+    "worker/test_copier.py",
     "worker/test_cpu.py",
     "worker/test_layouts.py",
     "worker/test_misfits.py",

@@ -148,6 +148,15 @@ class ModelCache:
         with self._lock:
             return self._claimed(self._idle(keep))
 
+    def uncopied(self, tier_bytes: int) -> Resident | None:
+        """The model on the device that was used last of those that want a copy in the RAM tier.
+
+        Not one for which there was no room when as many bytes were in it.
+        """
+        with self._lock:
+            wanting = [r for r in self.held(Tier.VRAM) if r.keeps_ram_copy and not (r.copied or r.leaving)]
+            return max((r for r in wanting if r.refused_at != tier_bytes), key=lambda r: r.used_at, default=None)
+
     def lose(self, keys: Container[str]) -> list[Resident]:
         """Models in the RAM tier that lost a part there; they are claimed. Those on the device have no copy now."""
         with self._lock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from ramtier.blocks import Block
 from ramtier.tier import RamTier
@@ -12,15 +12,13 @@ from worker.components import Component
 log = Logger()
 
 
-def copied(components: Sequence[Component], ram: RamTier, *, evict: bool) -> Iterator[bool]:
-    """Put components into the tier, all or none; the last step says whether they are there."""
+def copied(components: Sequence[Component], ram: RamTier, *, evict: bool) -> Generator[None, None, bool]:
+    """Put components into the tier, all or none; whether they are there. Closed half-way, it takes back what it put."""
     by_key = {one.key: one for one in components}
     wanted = ram.reserve({one.key: one.weights.bytes for one in components}, evict=evict)
     if wanted is None:
-        yield False
-        return
+        return False
     brought: list[str] = []
-    whole = True
     try:
         for key in wanted:
             yield from _brought(by_key[key], ram)
@@ -28,19 +26,19 @@ def copied(components: Sequence[Component], ram: RamTier, *, evict: bool) -> Ite
     except (OSError, ValueError) as error:
         # The tier is a convenience: a machine without memory for it goes on without it.
         log.warning("a model cannot be kept in the RAM tier", reason=str(error))
-        whole = False
-        ram.let_go(brought)
     finally:
-        for key in wanted[len(brought) :]:
+        missing = wanted[len(brought) :]
+        if missing:
+            ram.let_go(brought)
+        for key in missing:
             ram.abandon(key)
-    yield whole
+    return not missing
 
 
-def _brought(component: Component, ram: RamTier) -> Iterator[bool]:
+def _brought(component: Component, ram: RamTier) -> Generator[None, None, None]:
     """Write one component where room was reserved for it. Raises OSError, ValueError."""
     kind = component.module.__class__.__name__
     with Block.make(f"vrambroker {kind}", component.weights.bytes) as block:
-        for _ in component.weights.written(component.module, block):
-            yield False
+        yield from component.weights.written(component.module, block)
         if not ram.publish(component.key, block):
             raise OSError(f"the RAM tier refused {kind}")

@@ -134,6 +134,14 @@ class Engine:
         lost = self._tried("what left the RAM tier could not be forgotten", self.keeper.forget_lost) is not False
         return expired or lost
 
+    def copy_some(self) -> bool:
+        """A step towards copies in the RAM tier, where others have a use for them. Whether there may be more to do."""
+        made = self.keeper.copier.made
+        more = self.ram.shared and self._tried("a model could not be copied", self.keeper.copier.step)
+        if self.keeper.copier.made != made:
+            self.tell(self.report())
+        return bool(more)
+
     def _pressure(self, job: Job) -> MemoryPressure | None:
         """The pressure that a reply carries; a sensor that cannot be read costs the figure, not the reply."""
         pressure = self._tried("the memory pressure cannot be read", self.sampler.pressure)

@@ -9,6 +9,7 @@ from protocol.enums import Tier
 from protocol.errors import ErrorCode, Fault
 from protocol.link import ModelChanged
 from worker.cache import ModelCache, Room
+from worker.copier import Copier
 from worker.devices.base import Device
 from worker.job import Job
 from worker.resident import Resident
@@ -31,6 +32,7 @@ class Keeper:
         self._cache = cache
         self._reserve_bytes = reserve_bytes
         self._tell = tell
+        self.copier = Copier(device.ram, cache)
 
     def room(self) -> Room:
         """The device's memory, less what it keeps for work."""
@@ -94,12 +96,13 @@ class Keeper:
         self._cache.claim(resident)
         ram_bytes = 0
         try:
-            to_ram = not clear and resident.keeps_ram_copy and self._copy(resident)
+            to_ram = not clear and resident.keeps_ram_copy and self.copier.finish(resident)
             if to_ram:
                 resident.built.demote()
                 resident.tier = Tier.RAM
                 resident.pinned = False
             else:
+                self.copier.stop(resident)
                 ram_bytes = resident.built.release()
                 self._cache.drop(resident)
         finally:
@@ -117,6 +120,7 @@ class Keeper:
 
     def discard(self, replaced: Resident) -> None:
         """Give back every byte of a model whose id another one has taken over."""
+        self.copier.stop(replaced)
         replaced.built.release()
         self._device.reclaim()
 
@@ -133,11 +137,6 @@ class Keeper:
         for resident in losers:
             self.drop_ram(resident, "evicted: RAM tier full")
         return bool(losers)
-
-    def _copy(self, resident: Resident) -> bool:
-        """A copy in the RAM tier, made whole now where there is none yet."""
-        *_, resident.copied = resident.built.copy(evict=True)
-        return resident.copied
 
     def expire(self) -> bool:
         """Take what has outlived its keep-alive off the device. Whether anything left."""

@@ -40,6 +40,8 @@ class DeviceLane(threading.Thread):
         self._current: Job | None = None
         self._advances = 0
         self._failures = 0
+        self._copying = False
+        """Whether there may be something to copy."""
 
     @property
     def progress_count(self) -> int:
@@ -83,10 +85,9 @@ class DeviceLane(threading.Thread):
 
     def _turn(self) -> None:
         try:
-            job = self._jobs.get(timeout=self._patience())
+            job = self._jobs.get(timeout=0 if self._copying else self._patience())
         except queue.Empty:
-            if self._engine.idle():
-                self._look_around()
+            self._between()
             return
         self._current = job
         assign = job.assign
@@ -99,7 +100,14 @@ class DeviceLane(threading.Thread):
         try:
             self._look_around()
         finally:
+            self._copying = True
             self._mailbox.post(final_parcel(self._engine, job, outcome))
+
+    def _between(self) -> None:
+        """What there is to do where no command waits, a little at a time."""
+        if not self._copying and self._engine.idle():
+            self._look_around()
+        self._copying = self._engine.copy_some()
 
     def _look_around(self) -> None:
         self._engine.look_for_leaks()

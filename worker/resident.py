@@ -33,6 +33,8 @@ class Resident:
         self.keep_alive_seconds = FOREVER
         self.keeps_ram_copy = True
         self.copied = False
+        self.refused_at: int | None = None
+        """The bytes that were in the RAM tier when it had no room for a copy."""
         self.pinned = False
         self.sessions = 0
         self.holds = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -93,7 +93,7 @@ class TorchModel(BuiltModel):
         self._placed += absent
         self._come_back()
 
-    def copy(self, *, evict: bool) -> Iterator[bool]:
+    def copy(self, *, evict: bool) -> Generator[None, None, bool]:
         return copied(self._components, self._device.ram, evict=evict)
 
     def keep_copy(self) -> bool:

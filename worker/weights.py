@@ -16,7 +16,7 @@ from ramtier.blocks import Block
 from worker.arena import Arena, aligned
 from worker.reader import Reader
 
-CHUNK_BYTES = 32 << 20
+CHUNK_BYTES = 8 << 20
 """Written at once; whoever writes between commands looks for one after each."""
 
 HEAD_BYTES = 8
@@ -66,7 +66,7 @@ class Weights:
     def written(self, module: torch.nn.Module, block: Block) -> Iterator[None]:
         """Write the module's tensors, pausing after each chunk. Raises OSError where no memory is left for them."""
         block.write(0, self._head)
-        begin, tensors = aligned(len(self._head)), tensors_of(module)
+        begin, tensors, written = aligned(len(self._head)), tensors_of(module), 0
         for place in self.places:
             tensor = tensors[place.names[0]].detach()
             if tensor.dtype is not place.dtype or list(tensor.shape) != place.shape:
@@ -75,7 +75,9 @@ class Weights:
             for first in range(0, len(flat), CHUNK_BYTES):
                 piece = flat[first : first + CHUNK_BYTES].cpu()
                 block.write(begin + place.offset + first, memoryview(piece.numpy()))  # type: ignore[arg-type]
-                if len(piece) == CHUNK_BYTES:
+                written += len(piece)
+                if written >= CHUNK_BYTES:
+                    written = 0
                     yield
 
     def fill(self, module: torch.nn.Module, found: Mapping[str, torch.Tensor]) -> None:

@@ -153,22 +153,28 @@ def test_single_file_that_fits_no_configuration_says_what_is_missing(real: Broke
 def test_two_workers_have_one_ram_tier(real: Broker) -> None:
     """What one lets go weighs once, whoever is asked; and goes with the last that holds it."""
     client = real.connect()
-    command = {"action": "load_model", "model_id": "tiny-sd15", "device_id": "cpu:0", "force": True}
-    loaded = client.ask(command)
-    assert loaded["success"], loaded
-    assert client.ask({"action": "unload_model", "model_id": "tiny-sd15", "device_id": "cpu:0"})["success"]
 
     def tier() -> dict[str, int]:
         asked = {"action": "get_vram_model_status", "coordination_mode": "cache_and_vram_sync"}
         found: dict[str, int] = client.ask(asked)["coordination"]["ram_tier"]
         return found
 
-    kept = wait_for(lambda: tier()["bytes"])
-    assert loaded["memory_usage"] <= kept < 1.1 * loaded["memory_usage"]
-    assert tier()["budget_bytes"] == 256 << 20
-    cleared = client.ask({"action": "unload_model", "model_id": "tiny-sd15", "clear_cache": True})
-    assert cleared["ram_freed"] == kept
-    wait_for(lambda: tier()["bytes"] == 0)
+    for name, device in real.devices().items():
+        for model in device["models"]:
+            command = {"action": "unload_model", "model_id": model["model_id"], "device_id": name, "clear_cache": True}
+            assert client.ask(command)["success"]
+    wanted = {"model_id": "tiny-sd21", "configuration": {"precision": "Float16"}}
+    for device in ("cpu:0", "cpu:1"):
+        loaded = client.ask({"action": "load_model", "device_id": device, **wanted})
+        assert loaded["success"], loaded
+        assert client.ask({"action": "unload_model", "model_id": "tiny-sd21", "device_id": device})["success"]
+    assert loaded["cache"]["source"] == "ram" and tier()["budget_bytes"] == 256 << 20
+    freed = [
+        client.ask({"action": "unload_model", "model_id": "tiny-sd21", "device_id": device, "clear_cache": True})
+        for device in ("cpu:0", "cpu:1")
+    ]
+    assert freed[0]["ram_freed"] == 0
+    assert loaded["memory_usage"] <= freed[1]["ram_freed"] < 1.1 * loaded["memory_usage"]
 
 
 def test_the_model_of_a_killed_worker_is_back_from_ram(real: Broker) -> None:

@@ -6,7 +6,7 @@ The three kinds differ in where bytes lie and what counts them; actions, cache a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import ClassVar
 
 from modelfiles.contents import Content
@@ -150,10 +150,10 @@ class BuiltModel(ABC):
         """RAM tier or host memory to device. Raises the device's `out_of_memory`; then the model is where it was."""
 
     @abstractmethod
-    def copy(self, *, evict: bool) -> Iterator[bool]:
-        """A copy of every part in the RAM tier, made between one step of this and the next.
+    def copy(self, *, evict: bool) -> Generator[None, None, bool]:
+        """A copy of every part in the RAM tier, made between one step of this and the next; whether it is whole.
 
-        The last step says whether it is whole; of one that is not nothing stays. `evict`: others may leave for it.
+        Of one that is not, or that is closed half-way, nothing stays. `evict`: others may leave for it.
         """
 
     @abstractmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
@@ -132,13 +132,14 @@ class VirtualModel(BuiltModel):
                 raise
         self._is_in_ram = False
 
-    def copy(self, *, evict: bool) -> Iterator[bool]:
+    def copy(self, *, evict: bool) -> Generator[None, None, bool]:
         sizes = dict(self._keys)
         wanted = self._device.ram.reserve(sizes, evict=evict)
         for key in wanted or ():
             # A memory file takes up what was written to it: nothing.
             self._device.ram.publish(key, Block.make("virtual", sizes[key]))
-        yield wanted is not None
+        yield
+        return wanted is not None
 
     def keep_copy(self) -> bool:
         return self._device.ram.hold(self.keys)
