@@ -54,6 +54,11 @@ class Entry(Record, frozen=True, kw_only=True):
         """Pixels to a side: what the file states, else what the family was trained for, else 0."""
         return self.file.native_side or (self.family.native_side if self.family else 0)
 
+    @property
+    def working_bytes(self) -> int:
+        """What a picture of the native side takes beside the weights, by the family's bytes for each pixel."""
+        return self.native_side**2 * self.family.working_bytes_per_pixel if self.family else 0
+
     def ref(self) -> ModelRef:
         """What the broker and workers need to know of it."""
         return ModelRef(
@@ -67,6 +72,7 @@ class Entry(Record, frozen=True, kw_only=True):
             profile=_figures(self.file),
             modes=list(modes_of(self.file)),
             native_side=self.native_side,
+            working_bytes=self.working_bytes,
         )
 
 

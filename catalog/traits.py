@@ -78,9 +78,7 @@ def requirements(entry: Entry, totals: Sequence[Totals]) -> ModelRequirements:
     weights = entry.file.weights_bytes
     measured = max((t.peak_bytes for t in totals), default=0)
     profile = entry.file.profile
-    family = entry.family
-    working = entry.native_side**2 * family.working_bytes_per_pixel if family else 0
-    estimated = profile.peak_bytes if profile else weights + working
+    estimated = profile.peak_bytes if profile else weights + entry.working_bytes
     return ModelRequirements(
         min_vram=weights,
         recommended_vram=max(measured or estimated, weights),

@@ -57,7 +57,8 @@ class ModelRef(Record, frozen=True, kw_only=True):
     """What a worker needs to load a model: resolved by the catalogue, `path` absolute and beneath a root.
 
     `size_bytes` are those of its weight files, without tensors that nothing uses. `profile` is None for a model that
-    is no profile. `modes` are the ways to draw with it, empty where none is known.
+    is no profile. `modes` are the ways to draw with it, empty where none is known. `working_bytes` is what its family's
+    formula gives for a picture of the native side, beside the weights.
     """
 
     model_id: str
@@ -70,6 +71,7 @@ class ModelRef(Record, frozen=True, kw_only=True):
     profile: ProfileFigures | None = None
     modes: list[Mode] = []
     native_side: int = 0
+    working_bytes: int = 0
 
 
 # worker -> broker
@@ -120,12 +122,16 @@ class Report(Message, frozen=True, kw_only=True, tag="report"):
 
 
 class ModelChanged(Message, frozen=True, kw_only=True, tag="model"):
-    """A model moved, or advances while it loads: the content of a `model.*` event."""
+    """A model moved, or advances while it loads: the content of a `model.*` event.
+
+    `freed_bytes` are those that the device had back, without what other models keep there; no part of the event.
+    """
 
     model_id: str
     tier: Tier
     from_tier: Tier
     bytes: int
+    freed_bytes: int = 0
     reason: str
     stage: str | None = None
     bytes_done: int | None = None

@@ -9,7 +9,16 @@ from datetime import datetime
 
 from msgspec import field
 
-from protocol.enums import ComponentType, DeviceKind, DeviceState, ModelPrecision, ModelStatus, PressureLevel, Tier
+from protocol.enums import (
+    ComponentType,
+    DeviceKind,
+    DeviceState,
+    LoadPriority,
+    ModelPrecision,
+    ModelStatus,
+    PressureLevel,
+    Tier,
+)
 from protocol.records import ModelMemoryUsage, ModelPerformance, Record
 
 
@@ -73,6 +82,7 @@ class ModelResidency(Record, frozen=True, kw_only=True):
     """A model that a worker holds: `bytes` in its highest tier, shared components included.
 
     `health` is the share of this model's last 20 runs on this device that did not fail; `sessions` counts running work.
+    `priority` is that of its last load, `reload_ms` what a load would take once it has left its highest tier.
     `not_measured` names fields of `memory` and `performance` that have no figure yet.
     """
 
@@ -86,6 +96,8 @@ class ModelResidency(Record, frozen=True, kw_only=True):
     sessions: int = 0
     loaded_at: datetime
     last_used: datetime
+    priority: LoadPriority = LoadPriority.Normal
+    reload_ms: float = 0.0
     health: float = 1.0
     memory: ModelMemoryUsage
     performance: ModelPerformance

@@ -14,8 +14,10 @@ from contextlib import contextmanager
 
 from protocol.enums import Tier
 from protocol.errors import ErrorCode, Fault, Recovery
+from protocol.leaving import Standing, leaving_order
 from protocol.records import Record
 from protocol.telemetry import ModelResidency
+from worker.reloads import Reloads
 from worker.resident import Resident
 
 
@@ -29,8 +31,9 @@ class Room(Record, frozen=True, kw_only=True):
 class ModelCache:
     """The table of residents."""
 
-    def __init__(self, device_id: str, clock: Callable[[], float]) -> None:
+    def __init__(self, device_id: str, clock: Callable[[], float], reloads: Reloads) -> None:
         self.device_id = device_id
+        self.reloads = reloads
         self.clock = clock
         self._lock = threading.RLock()
         self._residents: dict[str, Resident] = {}
@@ -80,7 +83,10 @@ class ModelCache:
 
     def listing(self) -> list[ModelResidency]:
         with self._lock:
-            return [one.residency(self.device_id, self.shared_with(one)) for one in self._residents.values()]
+            return [
+                one.residency(self.device_id, self.shared_with(one), self.reloads.expected_ms(one))
+                for one in self._residents.values()
+            ]
 
     def shared_with(self, resident: Resident) -> dict[str, list[str]]:
         """The ids of the other models that hold the same part, by the name of the part; in whichever tier."""
@@ -186,7 +192,7 @@ class ModelCache:
         """
         with self._lock:
             chosen: list[Resident] = []
-            idle = sorted(self._idle(keep), key=_leaving_order)
+            idle = leaving_order(self._idle(keep), self._standing)
             while room.free + self.freed_bytes([*gone, *chosen], coming) < needed_bytes:
                 if not idle:
                     raise self.insufficient(needed_bytes, room)
@@ -204,6 +210,9 @@ class ModelCache:
         """Models on the device that may leave."""
         kept = frozenset(keep)
         return [r for r in self.held(Tier.VRAM) if not (r.busy or r.pinned or r.leaving) and r.model_id not in kept]
+
+    def _standing(self, resident: Resident) -> Standing:
+        return Standing(resident.priority, self.reloads.expected_ms(resident), resident.bytes, resident.used_at)
 
     def _claimed(self, residents: Iterable[Resident]) -> list[Resident]:
         chosen = list(residents)
@@ -247,8 +256,3 @@ def _keys(residents: Iterable[Resident]) -> set[str]:
 
 def _elsewhere() -> Recovery:
     return Recovery(action="list_devices", description="find a device with more memory", parameters={})
-
-
-def _leaving_order(resident: Resident) -> tuple[int, float]:
-    """Lower priority of the last load first, then least recently used."""
-    return (resident.priority.ordinal, resident.used_at)

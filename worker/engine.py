@@ -29,6 +29,7 @@ from worker.job import Job, Outcome
 from worker.keeper import Keeper
 from worker.leaks import LeakMeter
 from worker.pressure import PressureMeter
+from worker.reloads import Reloads
 from worker.telemetry import Sampler
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class Engine:
         self.device = device
         self.roots = Roots(spec.model_roots)
         self.ram = device.ram = ram
-        self.cache = ModelCache(spec.device_id, clock)
+        self.cache = ModelCache(spec.device_id, clock, Reloads(ram))
         self.keeper = Keeper(device, self.cache, spec.reserve_bytes, tell)
         self.sampler = Sampler(device, self.cache, PressureMeter(clock, spec.reserve_bytes))
         self.leaks = LeakMeter(device)

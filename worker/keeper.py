@@ -108,9 +108,10 @@ class Keeper:
         finally:
             self._cache.disclaim([resident])
         self._device.reclaim()
-        self._changed(resident, Tier.RAM if to_ram else Tier.DISK, came_from, reason)
+        freed = max(0, before - self._device.gauge().used)
+        self._changed(resident, Tier.RAM if to_ram else Tier.DISK, came_from, reason, freed)
         self.forget_lost()
-        return Freed(vram_bytes=max(0, before - self._device.gauge().used), ram_bytes=ram_bytes)
+        return Freed(vram_bytes=freed, ram_bytes=ram_bytes)
 
     def step_aside(self, resident: Resident) -> None:
         """Off the device for as long as its successor is placed, whatever the RAM tier holds; its pin stays."""
@@ -157,10 +158,15 @@ class Keeper:
         finally:
             self._cache.disclaim(residents)
 
-    def _changed(self, resident: Resident, tier: Tier, from_tier: Tier, reason: str) -> None:
+    def _changed(self, resident: Resident, tier: Tier, from_tier: Tier, reason: str, freed_bytes: int = 0) -> None:
         self._tell(
             ModelChanged(
-                model_id=resident.model_id, tier=tier, from_tier=from_tier, bytes=resident.bytes, reason=reason
+                model_id=resident.model_id,
+                tier=tier,
+                from_tier=from_tier,
+                bytes=resident.bytes,
+                freed_bytes=freed_bytes,
+                reason=reason,
             )
         )
 

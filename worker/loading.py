@@ -84,6 +84,7 @@ def bring(engine: Engine, job: Job, ref: ModelRef, wish: Wish) -> Brought:
     _account(engine, resident, wish)
     if not resident.load_ms or brought.source is not LoadSource.VRAM:
         resident.load_ms.append(load_ms)
+        engine.cache.reloads.note(resident, brought.source, load_ms)
         resident.priority = wish.priority
     resident.touch(engine.clock())
     return msgspec.structs.replace(brought, load_ms=load_ms)

@@ -115,7 +115,7 @@ class Resident:
             absent |= {f"performance.{name}": reason for name in names}
         return absent
 
-    def residency(self, device_id: str, shared_with: Mapping[str, list[str]]) -> ModelResidency:
+    def residency(self, device_id: str, shared_with: Mapping[str, list[str]], reload_ms: float) -> ModelResidency:
         """What a report says of this model; `shared_with` are other models' ids by the name of the part."""
         return ModelResidency(
             model_id=self.model_id,
@@ -128,6 +128,8 @@ class Resident:
             sessions=self.sessions,
             loaded_at=self.loaded_at,
             last_used=self.last_used,
+            priority=self.priority,
+            reload_ms=reload_ms,
             health=sum(self.runs) / len(self.runs) if self.runs else 1.0,
             memory=self.memory(),
             performance=self.performance(device_id),

@@ -111,7 +111,7 @@ class Bulletin:
         self._publish(f"worker.{device.device_id}", WorkerEvent, fields, keep=True)
 
     def model(self, device_id: str, change: ModelChanged) -> None:
-        fields = {name: getattr(change, name) for name in change.__struct_fields__}
+        fields = {name: getattr(change, name) for name in change.__struct_fields__ if name != "freed_bytes"}
         topic = f"model.{device_id}.{change.model_id}"
         self._publish(topic, ModelEvent, {"device_id": device_id, **fields}, keep=True)
 

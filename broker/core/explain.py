@@ -20,6 +20,7 @@ from protocol import commands as c
 from protocol import replies as r
 from protocol.enums import JobState, ModelStatus, Tier
 from protocol.errors import ErrorCode, Fault, Recovery, invalid
+from protocol.leaving import Standing, leaving_order
 from protocol.link import ModelRef
 from protocol.replies import Candidate, PlannedEviction, WaitRecord
 from protocol.telemetry import ModelResidency
@@ -195,8 +196,11 @@ def plan(job: Job, command: c.Plan, context: Context) -> r.PlanReply:
         memory_pressure=device.telemetry.memory_pressure if device.telemetry is not None else None,
         fits=fits,
         bytes_needed=needed,
-        peak_bytes=figures.highest_peak_bytes(),
-        evictions=[PlannedEviction(model_id=held.model_id, bytes=held.bytes) for held in leaving or []] if fits else [],
+        peak_bytes=max(figures.weights_bytes, figures.run_peak_bytes()),
+        load_peak_bytes=figures.weights_bytes,
+        run_peak_bytes=figures.run_peak_bytes(),
+        step_ms=figures.step_ms(),
+        evictions=leaving or [] if fits else [],
         estimated_ms=chosen.queue_ms + chosen.load_ms,
         candidates=_planned_candidates(chosen, request, named, context),
     )
@@ -233,7 +237,7 @@ def _largest(request: Request, named: Device | None, context: Context) -> Score:
     return max(scores, key=lambda one: one.memory.total)
 
 
-def _plan_text(chosen: Score, needed: int, leaving: list[ModelResidency] | None) -> str:
+def _plan_text(chosen: Score, needed: int, leaving: list[PlannedEviction] | None) -> str:
     if not needed:
         return f"the model is on {chosen.device.device_id}, or on its way there"
     if leaving is None:
@@ -241,21 +245,26 @@ def _plan_text(chosen: Score, needed: int, leaving: list[ModelResidency] | None)
     return f"{needed} bytes on {chosen.device.device_id}, {len(leaving)} models leave for it"
 
 
-def _leaving(device: Device, needed_bytes: int, model_id: str) -> list[ModelResidency] | None:
+def _leaving(device: Device, needed_bytes: int, model_id: str) -> list[PlannedEviction] | None:
     """Who would leave so that the bytes fit, first to go first; None where that is not enough.
 
-    Neither pinned models nor those in use; then the least recently used first, as far as the broker knows.
+    Neither pinned models nor those in use; the others in the worker's own order, by what it reported last.
     """
     free = device.memory.free
-    leaving: list[ModelResidency] = []
+    leaving: list[PlannedEviction] = []
     staying = {held.model_id for held in device.models.values() if held.tier is Tier.VRAM}
-    for held in sorted(_evictable(device, model_id), key=lambda held: held.last_used):
+    for held in leaving_order(_evictable(device, model_id), _standing):
         if free >= needed_bytes:
             break
-        leaving.append(held)
         staying.discard(held.model_id)
-        free += bytes_beside(held, staying)
+        freed = bytes_beside(held, staying)
+        leaving.append(PlannedEviction(model_id=held.model_id, bytes=freed))
+        free += freed
     return leaving if free >= needed_bytes or not device.memory.total else None
+
+
+def _standing(held: ModelResidency) -> Standing:
+    return Standing(held.priority, held.reload_ms, held.bytes, held.last_used.timestamp())
 
 
 def _evictable(device: Device, model_id: str) -> Iterable[ModelResidency]:

@@ -224,12 +224,21 @@ class Figures:
         """What this shape needs for certain: a profile's figure; else 0, for options may change what was measured."""
         return self.peak_bytes(shape) if self._profile is not None else 0
 
-    def highest_peak_bytes(self) -> int:
-        """The highest peak of any shape; the weights before any run."""
+    def run_peak_bytes(self) -> int:
+        """The highest peak of any shape; before any run the weights and what the family's formula adds to them."""
         if self._profile is not None:
             return self._profile.peak_bytes
-        peaks = [run.peak_bytes for run in self.measured.runs.values()]
-        return max([self.weights_bytes, *peaks])
+        peaks = [run.peak_bytes for run in self.measured.runs.values() if run.peak_bytes]
+        return max(peaks, default=self.weights_bytes + self.model.working_bytes)
+
+    def step_ms(self) -> float | None:
+        """A step of one picture of the native side; None before any run."""
+        if self._profile is not None:
+            return self._profile.step_ms
+        if not self.measured.unit_ms.samples:
+            return None
+        side = self.model.native_side or DEFAULT_SIDE
+        return self.measured.unit_ms.value * side * side / 1e6
 
     def load_samples(self, tier: Tier) -> int:
         """How many measurements are behind `load_ms`."""

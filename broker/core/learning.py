@@ -43,4 +43,4 @@ def note_eviction(job: Job | None, change: ModelChanged) -> None:
     """A model left the device while a command ran there."""
     left = change.from_tier is Tier.VRAM and change.reason.startswith(_EVICTED)
     if left and job is not None and job.decision is not None:
-        job.decision.evictions += ((change.model_id, change.bytes),)
+        job.decision.evictions += ((change.model_id, change.freed_bytes),)

@@ -21,7 +21,8 @@ def plan_view(reply: PlanReply) -> RenderableType:
     """A load that is only thought through."""
     rows: list[tuple[str, RenderableType]] = [
         ("device", reply.device_id or "-"),
-        ("needs", f"{size(reply.bytes_needed)}, {size(reply.peak_bytes)} at its peak"),
+        ("needs", f"{size(reply.bytes_needed)}"),
+        ("peak", f"{size(reply.load_peak_bytes)} while it loads, {size(reply.run_peak_bytes)} while it draws"),
         ("done in", duration(reply.estimated_ms)),
         ("evicts", evictions_text(reply.evictions)),
     ]

@@ -156,11 +156,18 @@ class ExplainReply(Reply, frozen=True, kw_only=True):
 
 
 class PlanReply(ModelReply, frozen=True, kw_only=True):
-    """What a load would do."""
+    """What a load would do.
+
+    `peak_bytes` is the larger of the peaks of the load and of a run, each as measured, else by the family's formula;
+    `step_ms` is a step of a picture of the family's default shape, None before any run was measured.
+    """
 
     fits: bool
     bytes_needed: int
     peak_bytes: int
+    load_peak_bytes: int = 0
+    run_peak_bytes: int = 0
+    step_ms: float | None = None
     evictions: list[PlannedEviction] = []
     estimated_ms: float
     candidates: list[Candidate] = []

@@ -121,7 +121,9 @@ def test_evictions_are_those_carried_out_for_it() -> None:
         ("evicted: RAM tier full", Tier.RAM, "y"),
         ("expired", Tier.VRAM, "z"),
     ):
-        change = ModelChanged(model_id=model_id, tier=Tier.DISK, from_tier=tier, bytes=77, reason=reason)
+        change = ModelChanged(
+            model_id=model_id, tier=Tier.DISK, from_tier=tier, bytes=99, freed_bytes=77, reason=reason
+        )
         room.handle(WorkerMessage(room.worker("virtual:0"), change))
     room.finish(running)
     assert explained(room, "r")["evictions"] == [{"model_id": "x", "bytes": 77}]

@@ -11,7 +11,7 @@ from room import START, VRAM, Room, answer, assigned, code, model, residency
 from test_placement import pinned, profile, virtual
 
 from broker.core.figures import Shape
-from protocol.enums import ComponentType, ModelStatus, Tier
+from protocol.enums import ComponentType, LoadPriority, ModelStatus, Tier
 from protocol.link import RunFacts
 from protocol.telemetry import ComponentResidency, ModelResidency
 
@@ -78,6 +78,34 @@ def test_evictions_are_the_least_recently_used_first_and_no_more_than_needed() -
     ]
 
 
+def test_a_plan_has_models_leave_in_the_workers_order() -> None:
+    room = virtual(1, profile("m", size_bytes=HALF))
+    cheap = msgspec.structs.replace(used("cheap", 9), reload_ms=10.0)
+    dear = msgspec.structs.replace(used("dear", 1), reload_ms=100.0)
+    low = msgspec.structs.replace(used("low", 5), reload_ms=1000.0, priority=LoadPriority.Low)
+    room.holds("virtual:0", dear, cheap, low, used=VRAM)
+    assert [one["model_id"] for one in plan(room, model_id="m")["evictions"]] == ["low", "cheap"]
+
+
+def test_a_plan_counts_what_leaving_models_free() -> None:
+    room = virtual(1, profile("m", size_bytes=HALF))
+    half = HALF // 2
+    shared = ComponentResidency(
+        name="vae", type=ComponentType.VAE, bytes=half // 2, tier=Tier.VRAM, shared_with=["two", "one"]
+    )
+    both = [
+        msgspec.structs.replace(used(name, minutes, half), components=[shared])
+        for minutes, name in enumerate(("one", "two"))
+    ]
+    room.holds("virtual:0", *both, used("kept", 9, half), used=VRAM)
+    evictions = plan(room, model_id="m")["evictions"]
+    assert [(one["model_id"], one["bytes"]) for one in evictions] == [
+        ("one", half // 2),
+        ("two", half),
+        ("kept", half),
+    ]
+
+
 def test_pinned_and_busy_models_stay_and_a_plan_without_room_evicts_nobody() -> None:
     room = virtual(1, profile("m", size_bytes=HALF))
     busy = msgspec.structs.replace(residency("busy", size_bytes=HALF // 2), sessions=1)
@@ -121,6 +149,22 @@ def test_measured_peaks_are_told() -> None:
     room.core.context.estimates.learn(model("m"), "cpu", Shape("generate"), facts, 0.0)
     reply = plan(room, model_id="m")
     assert (reply["bytes_needed"], reply["peak_bytes"]) == (2000, 5000)
+    assert (reply["load_peak_bytes"], reply["run_peak_bytes"]) == (2000, 5000)
+    # 1 ms for 64 pixels; a picture of the family's own side has 512 x 512.
+    assert reply["step_ms"] == pytest.approx(512 * 512 / 64)
+
+
+def test_a_peak_comes_from_the_family_before_any_run() -> None:
+    room = Room(models=[model("m", size_bytes=2000, working_bytes=700)])
+    reply = plan(room, model_id="m")
+    assert (reply["load_peak_bytes"], reply["run_peak_bytes"], reply["peak_bytes"]) == (2000, 2700, 2700)
+    assert reply["step_ms"] is None
+
+
+def test_a_profile_says_its_peaks_and_its_step() -> None:
+    room = virtual(1, profile("m", size_bytes=HALF, step_ms=7.0, peak=HALF + 99))
+    reply = plan(room, model_id="m")
+    assert (reply["load_peak_bytes"], reply["run_peak_bytes"], reply["step_ms"]) == (HALF, HALF + 99, 7.0)
 
 
 def test_models_that_cannot_be_planned_are_typed_errors() -> None:

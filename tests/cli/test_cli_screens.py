@@ -167,6 +167,9 @@ PLAN = PlanReply(
     fits=True,
     bytes_needed=1 << 30,
     peak_bytes=1 << 31,
+    load_peak_bytes=1 << 30,
+    run_peak_bytes=1 << 31,
+    step_ms=12.0,
     evictions=[PlannedEviction(model_id="old", bytes=1 << 30)],
     estimated_ms=435.0,
     candidates=CANDIDATES,
@@ -190,7 +193,14 @@ def test_decisions_fit_any_width(width: int) -> None:
 
 def test_a_plan_shows_bytes_evictions_and_what_a_score_is_made_of() -> None:
     shown = drawn(decisions.plan_view(PLAN), 160)
-    for part in ("fits m", "1.0 GiB, 2.0 GiB at its peak", "old (1.0 GiB)", "435 ms", "75 ms", "it is [disabled]"):
+    for part in (
+        "fits m",
+        "1.0 GiB while it loads, 2.0 GiB while it draws",
+        "old (1.0 GiB)",
+        "435 ms",
+        "75 ms",
+        "it is [disabled]",
+    ):
         assert part in shown
 
 

@@ -24,10 +24,10 @@ from ramtier.blocks import Block
 from worker.devices.base import Build, BuiltModel, Device, Drawing, DrawOrder, Gauge, LostError, PartBytes, Raster
 from worker.devices.ledger import Ledger
 from worker.job import Job
+from worker.reloads import PROFILE_RAM_SHARE
 
 DEFAULT_STEPS = 20
 MAX_SIDE = 64
-RAM_SHARE = 0.1
 """A load from the RAM tier takes this share of a load from disk."""
 
 SIMULATED = "a virtual device has none"
@@ -126,7 +126,7 @@ class VirtualModel(BuiltModel):
         self._placed_bytes = self._profile.bytes
         if self._is_in_ram and job is not None:
             try:
-                job.wait(self._profile.load_ms * RAM_SHARE / 1000)
+                job.wait(self._profile.load_ms * PROFILE_RAM_SHARE / 1000)
             except Fault:
                 self.step_aside()
                 raise
