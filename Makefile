@@ -70,6 +70,7 @@ bench: $(STAMP)
 	$(BIN)/python -P -m bench.families
 	$(BIN)/python -P -m bench.load
 	$(BIN)/python -P -m bench.memory
+	$(BIN)/python -P -m bench.ram
 	$(BIN)/python -P -m bench.switches
 
 sim: $(STAMP)

@@ -150,6 +150,7 @@ class Server:
         }
         command = [sys.executable, "-P", "-m", "cli.main", "serve"]
         self._process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        self.pid = self._process.pid
         self.address = ""
 
     def __enter__(self) -> Self:
