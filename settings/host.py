@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+"""Of cgroups of version 2 and 1: the limit, and what is used of it."""
 
 
 def memory_bytes() -> int:
@@ -14,11 +16,18 @@ def memory_bytes() -> int:
         machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
         return 0
-    return min([machine, *_cgroup_limits()])
+    return min([machine, *(limit for limit, _ in _cgroup_limits())])
 
 
-def _cgroup_limits() -> list[int]:
-    """Every limit on the way from this process's cgroup to the root, of version 2 or 1."""
+def available_bytes() -> int:
+    """What can still be had of it without pushing anything out; 0 where this system does not tell."""
+    lines = (_text(Path("/proc/meminfo")) or "").splitlines()
+    found = [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
+    return max(0, min([*found, *(limit - used for limit, used in _cgroup_limits())])) if found else 0
+
+
+def _cgroup_limits() -> list[tuple[int, int]]:
+    """Every limit, and what is used of it, on the way from this process's cgroup to the root, of version 2 or 1."""
     folders = {_CGROUPS, _CGROUPS / "memory"}
     try:
         for line in Path("/proc/self/cgroup").read_text().splitlines():
@@ -30,11 +39,14 @@ def _cgroup_limits() -> list[int]:
         pass
     found = []
     for folder in folders:
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            try:
-                text = (folder / name).read_text().strip()
-            except OSError:
-                continue
-            if text.isdigit():
-                found.append(int(text))
+        for limit, used in ((_text(folder / limit), _text(folder / used)) for limit, used in _FILES):
+            if limit is not None and limit.isdigit():
+                found.append((int(limit), int(used) if used is not None and used.isdigit() else 0))
     return found
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None

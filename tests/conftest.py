@@ -25,6 +25,7 @@ _SLOW = (
     "gpu",
     "integration",
     "simulation",
+    "worker/test_arena.py",
     "worker/test_components.py",
     "worker/test_copier.py",
     "worker/test_cpu.py",

@@ -133,6 +133,7 @@ class Engine:
         """What is to be done between commands. Whether anything changed, or may have."""
         expired = self._tried("an expired model could not be let go", self.keeper.expire) is not False
         lost = self._tried("what left the RAM tier could not be forgotten", self.keeper.forget_lost) is not False
+        self._tried("memory that is kept could not be given back", self.device.tend)
         return expired or lost
 
     def copy_some(self) -> bool:

@@ -108,6 +108,8 @@ class Keeper:
         finally:
             self._cache.disclaim([resident])
         self._device.reclaim()
+        if clear:
+            self._device.trim()
         freed = max(0, before - self._device.gauge().used)
         self._changed(resident, Tier.RAM if to_ram else Tier.DISK, came_from, reason, freed)
         self.forget_lost()
@@ -128,6 +130,7 @@ class Keeper:
     def drop_ram(self, resident: Resident, reason: str) -> int:
         """Out of the RAM tier. Bytes that left it: not those of parts that other models or workers have too."""
         freed = resident.built.release()
+        self._device.trim()
         self._cache.drop(resident)
         self._changed(resident, Tier.DISK, Tier.RAM, reason)
         return freed
@@ -147,6 +150,7 @@ class Keeper:
 
     def empty(self, keep: str) -> bool:
         """Evict every idle model but `keep`, after the device ran out of memory. Whether anything left."""
+        self._device.trim()
         idle = self._cache.claim_idle((keep,))
         self._leave_all(idle, "evicted: out of memory")
         return bool(idle)

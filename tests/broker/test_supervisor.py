@@ -97,6 +97,7 @@ def test_memory_that_is_held_is_measured_and_mapped_files_are_not_part_of_it(tmp
 
 
 def test_the_hosts_memory_is_known_and_never_more_than_the_machines() -> None:
+    assert 0 < host.available_bytes() <= host.memory_bytes()
     assert 0 < host.memory_bytes() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import shutil
@@ -10,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,7 +20,7 @@ from protocol.errors import ErrorCode, Fault
 from protocol.replies import GenerateReply, LoadModelReply
 from tests.worker.bench import Bench, worker_spec
 from worker import pagecache, parts, reader
-from worker.arena import ALIGNMENT_BYTES, Arena
+from worker.arena import ALIGNMENT_BYTES
 from worker.pace import Pace
 from worker.reader import TYPES, Reader
 
@@ -124,27 +122,6 @@ def test_pages_leave_the_page_cache_behind_the_reading_where_asked(
     assert torch.equal(found["b"], torch.ones(4 * MIB))
     ratio = pagecache.ratio([path])
     assert ratio is not None and (ratio <= left if gives_back else ratio == left)
-
-
-def test_a_block_goes_back_to_the_system_with_its_last_view() -> None:
-    gc.collect()
-    process = psutil.Process()
-    before = process.memory_info().rss
-    arena = Arena(128 * MIB)
-    first, second = arena.tensor((64 * MIB,), torch.uint8), arena.tensor((16 * MIB,), torch.float32)
-    first.fill_(1)
-    second.fill_(1)
-    del arena, first
-    assert process.memory_info().rss - before > 100 * MIB and int(second[0]) == 1
-    del second
-    assert process.memory_info().rss - before < 16 * MIB
-
-
-def test_a_block_is_never_handed_out_beyond_its_end() -> None:
-    arena = Arena(ALIGNMENT_BYTES)
-    arena.tensor((4,), torch.float32)
-    with pytest.raises(ValueError):
-        arena.tensor((4,), torch.float32)
 
 
 OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}

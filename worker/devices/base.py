@@ -217,5 +217,13 @@ class Device(ABC):
         return ""
 
     @abstractmethod
+    def tend(self) -> None:
+        """What is to be done from time to time: give back what has been kept for reuse for long enough."""
+
+    @abstractmethod
+    def trim(self) -> None:
+        """Give back to the system all that is kept for reuse."""
+
+    @abstractmethod
     def reclaim(self) -> None:
         """Return what nothing holds any more to the device: after a release and after running out of memory."""

@@ -30,7 +30,6 @@ ABSENT = {
     "power_w": "a cpu device has no meter",
     "energy_j": "a cpu device has no meter",
     "torch": "torch keeps no figures of cpu memory",
-    "memory.reserved": "a cpu device reserves nothing",
 }
 
 
@@ -68,6 +67,7 @@ class CpuDevice(TorchDevice):
             total=self.ledger.total_bytes,
             used=used,
             free=self.ledger.total_bytes - used,
+            reserved=used + (self.kept.bytes if self.kept is not None else 0),
             allocated=used,
             peak=self.ledger.peak_bytes,
             missing=ABSENT,

@@ -17,6 +17,7 @@ from modelfiles.paths import Roots
 from protocol.enums import ModelPrecision
 from protocol.errors import ErrorCode, Fault
 from protocol.link import WorkerSpec
+from settings import host
 from worker.devices.base import Build, BuiltModel, Device
 from worker.job import Job
 from worker.staging import Staging, clear_leftovers
@@ -24,8 +25,13 @@ from worker.staging import Staging, clear_leftovers
 if TYPE_CHECKING:
     import torch
 
+    from worker.arena import Kept
     from worker.components import Component, Components
     from worker.pipelines import Pipelines
+
+
+KEPT_SHARE = 8
+"""One of so many parts of the host's memory is kept for reuse at the most."""
 
 
 class RunMeter:
@@ -47,6 +53,9 @@ class TorchDevice(Device):
     components: Components
     """Every module that models hold here; set by `start`."""
 
+    kept: Kept | None = None
+    """Memory that waits for the next load; set by `start`."""
+
     def __init__(self, spec: WorkerSpec) -> None:
         self._roots = Roots(spec.model_roots)
         self._runtime = Path(spec.runtime)
@@ -56,9 +65,11 @@ class TorchDevice(Device):
         import torch  # noqa: PLC0415 - the environment has to be pinned first
 
         # They import diffusers: before the first command.
-        from worker import components, loader, parts, running  # noqa: F401, PLC0415
+        from worker import arena, components, loader, parts, running  # noqa: F401, PLC0415
 
         parts.import_classes()
+        self.kept = arena.KEPT
+        self.kept.limit_bytes = host.memory_bytes() // KEPT_SHARE
         self.components = components.Components(self.ram)
         clear_leftovers(self._runtime, self._device_id)
         self.out_of_memory = torch.OutOfMemoryError
@@ -90,6 +101,14 @@ class TorchDevice(Device):
 
     def reclaim(self) -> None:
         gc.collect()
+
+    def tend(self) -> None:
+        if self.kept is not None:
+            self.kept.expire()
+
+    def trim(self) -> None:
+        if self.kept is not None:
+            self.kept.clear()
 
     @property
     @abstractmethod

@@ -88,6 +88,12 @@ class VirtualDevice(Device):
         file.fingerprints[0].verify(Path(file.path).stat())
         return model
 
+    def tend(self) -> None:
+        pass
+
+    def trim(self) -> None:
+        pass
+
     def reclaim(self) -> None:
         pass
 
