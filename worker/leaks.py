@@ -37,5 +37,8 @@ class LeakMeter:
 
 
 def _own_bytes(gauge: Gauge) -> int:
-    """This process's share of the device: what its allocator reserved, where it has one, else what is in use."""
-    return gauge.used if gauge.reserved is None else gauge.reserved
+    """This process's share of the device: what its allocator reserved, where it has one, else what is in use.
+
+    What waits for the next load is none of it.
+    """
+    return gauge.used if gauge.reserved is None else gauge.reserved - gauge.kept

@@ -9,10 +9,15 @@ import psutil
 import pytest
 import torch
 
+from protocol import commands as c
+from protocol.replies import LoadModelReply, UnloadModelReply
+from tests.worker.bench import Bench
 from tests.worker.conftest import Clock
 from worker.arena import ALIGNMENT_BYTES, KEPT_SECONDS, Arena, Kept
+from worker.leaks import LeakMeter
 
 MIB = 1 << 20
+SD15 = "tiny-sd15"
 PLENTY = 1 << 40
 
 
@@ -137,3 +142,17 @@ def test_threads_never_share_a_block() -> None:
     for thread in threads:
         thread.join()
     assert not wrong and pool.bytes <= 2 * MIB, "each has one, and for a moment the next"
+
+
+def test_what_is_kept_is_reserved_and_no_leak(cpu: Bench) -> None:
+    cpu.engine.leaks = LeakMeter(cpu.engine.device, tolerance_bytes=0)
+    cpu.engine.leaks.start()
+    cpu.engine.device.trim()
+    cpu.reply(LoadModelReply, c.LoadModel(model_id=SD15), SD15)
+    cpu.reply(UnloadModelReply, c.UnloadModel(model_id=SD15), SD15)
+    gauge = cpu.engine.device.gauge()
+    assert gauge.used == 0 and gauge.reserved is not None and gauge.reserved > MIB
+    cpu.engine.look_for_leaks()
+    assert cpu.engine.report().leaked_bytes == 0
+    cpu.reply(UnloadModelReply, c.UnloadModel(model_id=SD15, clear_cache=True), SD15)
+    assert cpu.engine.device.gauge().reserved == 0

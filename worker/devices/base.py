@@ -20,12 +20,16 @@ from worker.pace import Pace
 
 
 class Gauge(Record, frozen=True, kw_only=True):
-    """One reading of a device, in bytes; `free` is what a placement can have. `missing` gives reasons for None."""
+    """One reading of a device, in bytes; `free` is what a placement can have. `missing` gives reasons for None.
+
+    `kept` are those of `reserved` that wait for the next load, and go back by themselves.
+    """
 
     total: int
     used: int
     free: int
     reserved: int | None = None
+    kept: int = 0
     allocated: int | None = None
     peak: int | None = None
     utilization: float | None = None

@@ -63,11 +63,13 @@ class CpuDevice(TorchDevice):
 
     def gauge(self) -> Gauge:
         used = self.ledger.used_bytes
+        kept = self.kept.bytes if self.kept is not None else 0
         return Gauge(
             total=self.ledger.total_bytes,
             used=used,
             free=self.ledger.total_bytes - used,
-            reserved=used + (self.kept.bytes if self.kept is not None else 0),
+            reserved=used + kept,
+            kept=kept,
             allocated=used,
             peak=self.ledger.peak_bytes,
             missing=ABSENT,
