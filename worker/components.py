@@ -33,8 +33,8 @@ KEY_BYTES = 16
 class Component:
     """A module that models hold: `models` of them, `placed` of which have it on the device.
 
-    `aside`: so many of them stand aside with it in host memory. What is in none of these places is in the RAM tier
-    under its key, for those that left; `empty`: and there alone.
+    `aside`: so many of them need it in host memory, since they stand aside or are about to be placed. What is in none
+    of these places is in the RAM tier under its key, for those that left; `empty`: and there alone.
     """
 
     def __init__(self, key: str, kind: str, module: torch.nn.Module, size_bytes: int) -> None:

@@ -47,6 +47,7 @@ class TorchModel(BuiltModel):
         self._components = list(dict.fromkeys(found.values()))
         self._placed: list[Component] = []
         self._shared: list[Component] = []
+        self._waiting: list[Component] = []
         self._is_aside = False
         self._claims = ExitStack()
         self._blocks: dict[Component, Block] = {}
@@ -64,12 +65,18 @@ class TorchModel(BuiltModel):
             raise LostError(f"{sum(block is None for block in blocks.values())} parts have left the RAM tier")
         self._blocks = {one: block for one, block in blocks.items() if block is not None}
         self._shared = [one for one in self._absent() if one.placed]
+        self._waiting = [one for one in self._absent() if not (one.placed or one.empty)]
         for component in self._shared:
             component.placed += 1
+        for component in self._waiting:
+            component.aside += 1
 
     def disclaim(self) -> None:
         self._claims.close()
         self._blocks.clear()
+        for component in self._waiting:
+            component.aside -= 1
+        self._waiting = []
         self._take_off(self._shared)
         self._shared = []
 

@@ -379,3 +379,24 @@ def test_what_fails_half_way_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(MemoryError):
         shared({"one": made([1.0]), "two": made([2.0]), "three": made([3.0, 1.0])}, parts, held)
     assert len(held) == 0
+
+
+def test_what_a_coming_model_shares_with_one_that_leaves_the_ram_tier_for_it_stays(
+    root: Path, sizes: Sizes, tmp_path: Path
+) -> None:
+    """To make room for b, c leaves for the RAM tier, and drives out a, with which b shares what it has just read."""
+    models = tmp_path / "models"
+    shutil.copytree(root, models)
+    other = models / "c"
+    shutil.copytree(models / "a", other)
+    for path in other.glob("*/*.safetensors"):
+        save_file({key: tensor * 0.8 for key, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+    spec = worker_spec(models, budget_bytes=sizes.all + SLACK_BYTES, ram_budget_bytes=sizes.blocks)
+    bench = Bench(models, spec)
+    first = {name: picture(bench, name) for name in ("b", "a")}
+    unload(bench, "b", clear=True)
+    unload(bench, "a")
+    load(bench, "c")
+    assert picture(bench, "b") == first["b"]
+    assert [one.model_id for one in bench.engine.cache.listing() if one.tier is Tier.RAM] == ["c"]
+    assert picture(bench, "a") == first["a"]

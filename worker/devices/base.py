@@ -141,8 +141,8 @@ class BuiltModel(ABC):
 
     @abstractmethod
     def claim(self) -> None:
-        """It is about to be promoted: what it shares with models on the device stays there, what it has in the RAM
-        tier stays there too, until `disclaim`. Raises LostError, and claims nothing then.
+        """It is about to be promoted: until `disclaim` its parts stay where they are, on the device with others, in the
+        RAM tier or in host memory. Raises LostError, and claims nothing then.
         """
 
     @abstractmethod
