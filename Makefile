@@ -12,7 +12,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_VERBOSITY := error
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo check test lint format bench sim fuzz chaos clean
+.PHONY: help setup demo check test lint format bench sim fuzz chaos soak clean
 
 help:
 	@echo "make setup   a virtual environment with everything in it (.venv)"
@@ -24,6 +24,7 @@ help:
 	@echo "make sim     10,000 simulated hours of crashes and stalls (HOURS=...)"
 	@echo "make fuzz    hostile input, ten million cases (CASES=...)"
 	@echo "make bench-peers  mosec, xoscar, Ray, LitServe and ipyparallel beside the broker, each in build/peers/"
+	@echo "make soak    20 minutes of random loads, draws, unloads, failures and kills of two workers, and a verdict"
 	@echo "make chaos   850 faults on real processes under load, and a verdict"
 	@echo "make format  ruff's formatting"
 	@echo "make clean   remove what these made"
@@ -82,6 +83,9 @@ fuzz: $(STAMP)
 # Its own environment for each peer; one that cannot be installed is named, and the target fails.
 bench-peers: $(STAMP)
 	$(BIN)/python -P -m bench.peers
+
+soak: $(STAMP)
+	$(BIN)/python -P -m tests.worker.residency
 
 chaos: $(STAMP)
 	$(BIN)/python -P -m tests.chaos.chaos

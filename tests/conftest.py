@@ -35,6 +35,7 @@ _SLOW = (
     "worker/test_originals.py",
     "worker/test_process.py",
     "worker/test_reader.py",
+    "worker/test_residency.py",
     "worker/test_scales.py",
     "worker/test_schedules.py",
     "worker/test_skeleton.py",

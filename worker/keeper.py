@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from protocol.enums import Tier
@@ -67,25 +68,29 @@ class Keeper:
                 gone = (replacing,)
         self._cache.victims(needed_bytes, room, keep, coming, gone)
 
-    def promote(self, resident: Resident, job: Job | None, reason: str) -> int:
-        """Onto the device, evicting where needed; the bytes that this took. The model is in the cache then.
+    @contextmanager
+    def claimed(self, resident: Resident) -> Iterator[None]:
+        """A model is held still while it is brought: what makes room for it takes it, and its parts, from nowhere.
 
-        It is held still from the first moment: what makes room for it must not take it out of the RAM tier. Raises
-        LostError where it is not there any more.
+        Raises LostError where it is not in the RAM tier any more.
         """
-        came_from = Tier.RAM if self._cache.get(resident.model_id) is resident else Tier.DISK
         with self._cache.held_still(resident):
+            resident.built.claim()
             try:
-                resident.built.claim()
-                needed = self._cache.added_bytes(resident)
-                self.make_room(needed, f"room for {resident.model_id}", (resident.model_id,), resident)
-                before = self._device.gauge().used
-                resident.built.promote(job)
+                yield
             finally:
                 resident.built.disclaim()
-            added = self._device.gauge().used - before
-            resident.tier = Tier.VRAM
-            self._cache.put(resident)
+
+    def promote(self, resident: Resident, job: Job | None, reason: str) -> int:
+        """Onto the device, evicting where needed; the bytes that this took. A `claimed` model, in the cache then."""
+        came_from = Tier.RAM if self._cache.get(resident.model_id) is resident else Tier.DISK
+        needed = self._cache.added_bytes(resident)
+        self.make_room(needed, f"room for {resident.model_id}", (resident.model_id,), resident)
+        before = self._device.gauge().used
+        resident.built.promote(job)
+        added = self._device.gauge().used - before
+        resident.tier = Tier.VRAM
+        self._cache.put(resident)
         self._changed(resident, Tier.VRAM, came_from, reason)
         return max(0, added)
 

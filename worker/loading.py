@@ -231,7 +231,8 @@ def _replace(engine: Engine, job: Job, old: Resident, new: Resident) -> int:
 def _restore(engine: Engine, old: Resident) -> None:
     """Back onto the device; where even that fails, it leaves for the RAM tier, if that has room."""
     try:
-        engine.keeper.promote(old, None, "restored")
+        with engine.keeper.claimed(old):
+            engine.keeper.promote(old, None, "restored")
     except (Fault, engine.device.out_of_memory):
         log.exception("a model that was to be replaced has to leave", model_id=old.model_id)
         engine.keeper.leave(old, "evicted: the load that was to replace it failed")
@@ -278,17 +279,18 @@ def _promote(engine: Engine, job: Job, resident: Resident) -> int:
     """Place the model, and answer the bytes that this took.
 
     Where the device refuses in spite of the admission, clear it of idle models and try once more.
-    Raises Fault INSUFFICIENT_MEMORY.
+    Raises Fault INSUFFICIENT_MEMORY, LostError.
     """
-    for last in (False, True):
-        added = None
-        # Recovered from outside: inside an except block the traceback would keep tensors alive.
-        with suppress(engine.device.out_of_memory):
-            added = engine.keeper.promote(resident, job, "loaded")
-        if added is not None:
-            return added
-        engine.sampler.note_oom()
-        engine.device.reclaim()
-        if last or not engine.keeper.empty(resident.model_id):
-            break
+    with engine.keeper.claimed(resident):
+        for last in (False, True):
+            added = None
+            # Recovered from outside: inside an except block the traceback would keep tensors alive.
+            with suppress(engine.device.out_of_memory):
+                added = engine.keeper.promote(resident, job, "loaded")
+            if added is not None:
+                return added
+            engine.sampler.note_oom()
+            engine.device.reclaim()
+            if last or not engine.keeper.empty(resident.model_id):
+                break
     raise engine.cache.insufficient(resident.bytes, engine.keeper.room())

@@ -77,8 +77,12 @@ class TorchModel(BuiltModel):
         for component in self._waiting:
             component.aside -= 1
         self._waiting = []
-        self._take_off(self._shared)
-        self._shared = []
+        # Where no promotion followed, whoever else had them on the device may have left meanwhile.
+        gone, self._shared = self._take_off(self._shared), []
+        self._device.displace([one for one in gone if one.aside], keep=True)
+        self._device.displace([one for one in gone if not one.aside], keep=False)
+        for component in gone:
+            component.strip()
 
     def promote(self, job: Job | None) -> None:
         absent = self._absent()
