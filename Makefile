@@ -12,7 +12,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_VERBOSITY := error
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo check test lint format bench sim fuzz chaos soak clean
+.PHONY: help setup demo check test lint format bench sim fuzz chaos kills soak clean
 
 help:
 	@echo "make setup   a virtual environment with everything in it (.venv)"
@@ -25,6 +25,7 @@ help:
 	@echo "make fuzz    hostile input, ten million cases (CASES=...)"
 	@echo "make bench-peers  mosec, xoscar, Ray, LitServe and ipyparallel beside the broker, each in build/peers/"
 	@echo "make soak    20 minutes of random loads, draws, unloads, failures and kills of two workers, and a verdict"
+	@echo "make kills   50 real workers killed in the middle of their work, and a verdict"
 	@echo "make chaos   850 faults on real processes under load, and a verdict"
 	@echo "make format  ruff's formatting"
 	@echo "make clean   remove what these made"
@@ -86,6 +87,9 @@ bench-peers: $(STAMP)
 
 soak: $(STAMP)
 	$(BIN)/python -P -m tests.worker.residency
+
+kills: $(STAMP)
+	$(BIN)/python -P -m tests.chaos.kills
 
 chaos: $(STAMP)
 	$(BIN)/python -P -m tests.chaos.chaos

@@ -11,6 +11,9 @@ import msgspec
 
 from protocol.records import Record
 
+PRIVATE = "own:"
+"""How keys begin that nobody but their holder knows: such contents go with it."""
+
 
 class Verdict(enum.Enum):
     """What became of a request."""

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from typing import Generic, TypeVar
 
-from protocol.ramtier import Verdict
+from protocol.ramtier import PRIVATE, Verdict
 
 B = TypeVar("B")
 
@@ -158,7 +158,7 @@ class Table(Generic[B]):
             if entry.state is State.FILLING and entry.filler == holder:
                 del self._entries[entry.key]
             if entry.holders == {holder}:
-                entry.orphaned = now
+                entry.orphaned, entry.unwanted = now, entry.key.startswith(PRIVATE)
             entry.holders.discard(holder)
             del entry.lent[holder]
             self._drop_unwanted(entry)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from protocol.ramtier import PRIVATE
 from ramtier.blocks import Block
 from ramtier.tier import RamTier
 from worker.devices.base import PartBytes
@@ -91,7 +92,7 @@ class Components:
         if found is None:
             found = next((one for one in self._held if one.kind == kind and self._equal(one, module)), None)
         if found is None:
-            found = Component(key or secrets.token_hex(KEY_BYTES), kind, module, size_bytes)
+            found = Component(key or PRIVATE + secrets.token_hex(KEY_BYTES), kind, module, size_bytes)
             self._held.append(found)
         else:
             found.adopt(module)

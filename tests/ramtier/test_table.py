@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from protocol.ramtier import Verdict
+from protocol.ramtier import PRIVATE, Verdict
 from ramtier.table import Table
 
 BUDGET = 100
@@ -78,6 +78,16 @@ def test_what_a_dead_worker_held_leaves_after_a_while_unless_another_holds_it() 
     assert table.size_of("read") == 20, "a reader that ends takes nothing along"
     table.expire(10.1)
     assert table.size_of("read") is None
+
+
+def test_what_only_its_holder_could_find_goes_with_it() -> None:
+    table: Table[str] = Table(BUDGET)
+    for key in (f"{PRIVATE}a", f"{PRIVATE}b", "c"):
+        filled(table, 1, key, 30)
+    assert table.hold(2, [f"{PRIVATE}b"])
+    table.gone(1, 0.0)
+    assert [table.size_of(key) for key in (f"{PRIVATE}a", f"{PRIVATE}b", "c")] == [None, 30, 30]
+    assert table.dropped == [f"block of {PRIVATE}a"]
 
 
 def test_what_belongs_together_is_held_whole_or_not_at_all() -> None:

@@ -1,0 +1,12 @@
+"""The short form of the kills: a few workers die in the middle of their work, and nothing is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.chaos.kills import run
+
+
+def test_workers_killed_in_their_work_lose_nothing(model_root: Path, tmp_path: Path) -> None:
+    found = run(model_root, tmp_path, 5, 4)
+    assert found.answers.total() == 5 and found.sources["ram"]
