@@ -9,7 +9,7 @@ import pytest
 
 from tests.worker.residency import SIZES, live, make_models, model_bytes, quick_copies
 
-STEPS = 40
+STEPS = 30
 SEED = 5
 
 
