@@ -108,6 +108,15 @@ def killed(client: Client, device: str) -> None:
         time.sleep(0.05)
 
 
+def round_trips(client: Client) -> tuple[float, float]:
+    """Of a load of what is on the device, and of the quickest command that goes to its worker."""
+    routed, resident = [], []
+    for _ in range(ROUTED):
+        routed.append(timed(lambda: client.unpin(MODEL, device_id=FIRST)))
+        resident.append(timed(lambda: load(client, FIRST)))
+    return statistics.median(resident), statistics.median(routed)
+
+
 def measure(client: Client, pid: int, before: Machine, runs: int) -> Result:
     empty = settled(pid)
     disk, ram = [], []
@@ -126,10 +135,7 @@ def measure(client: Client, pid: int, before: Machine, runs: int) -> Result:
     client.unload(MODEL, device_id=SECOND)
     two = settled(pid) - empty
     load(client, FIRST)
-    routed, resident = [], []
-    for _ in range(ROUTED):
-        routed.append(timed(lambda: client.unpin(MODEL, device_id=FIRST)))
-        resident.append(timed(lambda: load(client, FIRST)))
+    resident, routed = round_trips(client)
     settled(pid)
     killed(client, FIRST)
     sources: list[LoadSource] = []
@@ -149,9 +155,9 @@ def measure(client: Client, pid: int, before: Machine, runs: int) -> Result:
         second_device_source=second.value,
         killed_worker_source=sources[0].value,
         killed_worker_ms=back,
-        resident_ms=statistics.median(resident),
-        routed_ms=statistics.median(routed),
-        resident_to_routed=statistics.median(resident) / statistics.median(routed),
+        resident_ms=resident,
+        routed_ms=routed,
+        resident_to_routed=resident / routed,
         left_bytes=settled(pid) - empty,
     )
 

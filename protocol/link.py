@@ -45,6 +45,10 @@ class Spelling(Record, frozen=True, kw_only=True):
     enums: EnumForm = EnumForm.NAME
 
 
+PROFILE_RAM_SHARE = 0.1
+"""What the wire says of virtual models: a load from the RAM tier by one from disk."""
+
+
 class ProfileFigures(Record, frozen=True, kw_only=True):
     """What the profile of a virtual model says of it: milliseconds of a load from disk and of a step, peak bytes."""
 

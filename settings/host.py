@@ -6,8 +6,12 @@ import os
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
-_FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
-"""Of cgroups of version 2 and 1: the limit, and what is used of it."""
+_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Of cgroups of version 2 and 1: the limit, what is used of it, and the key in `memory.stat` of pages of files that
+can go at any time."""
 
 
 def memory_bytes() -> int:
@@ -39,10 +43,18 @@ def _cgroup_limits() -> list[tuple[int, int]]:
         pass
     found = []
     for folder in folders:
-        for limit, used in ((_text(folder / limit), _text(folder / used)) for limit, used in _FILES):
+        for limit_name, used_name, idle_key in _FILES:
+            limit, used = _text(folder / limit_name), _text(folder / used_name)
             if limit is not None and limit.isdigit():
-                found.append((int(limit), int(used) if used is not None and used.isdigit() else 0))
+                idle = _figure(folder / "memory.stat", idle_key)
+                found.append((int(limit), max(0, int(used) - idle) if used is not None and used.isdigit() else 0))
     return found
+
+
+def _figure(path: Path, key: str) -> int:
+    """Of a file with a key and a number on each line; 0 where it is not there."""
+    lines = (line.split() for line in (_text(path) or "").splitlines())
+    return next((int(words[1]) for words in lines if words[:1] == [key] and len(words) > 1 and words[1].isdigit()), 0)
 
 
 def _text(path: Path) -> str | None:

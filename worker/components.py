@@ -64,7 +64,7 @@ class Component:
     def adopt(self, module: torch.nn.Module) -> None:
         """Take the tensors of an equal module, where its own are not in this process."""
         if self.empty:
-            self.weights.fill(self.module, (tensors_of(module)))
+            self.weights.fill(self.module, tensors_of(module))
             self.empty = False
 
 
@@ -145,7 +145,7 @@ def shared(components: dict[str, Any], parts: Iterable[PartBytes], held: Compone
 
 def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     """Whether two modules of a kind have the same tensors, bit by bit, wherever they are."""
-    ours, theirs = (tensors_of(one)), (tensors_of(other))
+    ours, theirs = tensors_of(one), tensors_of(other)
     if ours.keys() != theirs.keys():
         return False
     return all(_same(tensor, theirs[name]) for name, tensor in ours.items())

@@ -7,14 +7,13 @@ its bytes by the device's rate from there, the mean of all models' last loads.
 from __future__ import annotations
 
 from protocol.enums import LoadSource
+from protocol.link import PROFILE_RAM_SHARE
 from ramtier.tier import RamTier
 from worker.resident import Resident
 
 REMEMBERED = 5
 RATES = {LoadSource.DISK: 1e6, LoadSource.RAM: 3e6}
 """Bytes in a millisecond, where nothing was loaded yet."""
-
-PROFILE_RAM_SHARE = 0.1
 
 
 class Reloads:

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from protocol import commands as c
 from protocol.enums import DeviceKind, LoadSource, Tier
-from protocol.link import ModelRef, RunFacts
+from protocol.link import PROFILE_RAM_SHARE, ModelRef, RunFacts
 
 WEIGHT = 0.3
 NOTEWORTHY = 0.02
@@ -40,8 +40,8 @@ PROMOTE_RATES = {DeviceKind.CUDA.value: 1.0e7, DeviceKind.CPU.value: 3.0e6, Devi
 UNIT_MS = {DeviceKind.CUDA.value: 80.0, DeviceKind.CPU.value: 20_000.0, DeviceKind.VIRTUAL.value: 20.0}
 """Of a step of one image of one megapixel, for each GiB of weights."""
 
-PROFILE_RAM_SHARE, PROFILE_STEPS = 0.1, 20
-"""What the wire says of virtual models: a load from RAM by one from disk, and the steps of a run that names none."""
+PROFILE_STEPS = 20
+"""Of a virtual model's run that names none."""
 
 DEFAULT_STEPS = 30
 DEFAULT_SIDE = 512

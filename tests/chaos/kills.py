@@ -2,8 +2,8 @@
 
 `python -m tests.chaos.kills [--kills 50] [--seed 1]`: a whole `vrambroker serve` with two cpu devices and one RAM tier.
 Each round sends one command to a device and kills its worker after a random time within what the command takes. Every
-command is answered once; the model draws the same picture afterwards; at the end everything is cleared, and the memory
-of all processes and of the tier is what it was.
+command is answered once; the model draws the same picture afterwards; at the end everything is cleared, the devices are
+empty, the tier is within its budget, and the supervisor has no more memory, channels and blocks than before.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DEVICES = ("cpu:0", "cpu:1")
 ACTS = ("load_model", "load_model", "force", "generate", "unload_model", "clear")
 BUDGET_BYTES = 256 << 20
 GROWTH_BYTES = 64 << 20
-"""What a worker's process may have more in the end than a fresh one: heaps that have been used once."""
+"""What the supervisor may have more in the end: its heap has been used once."""
 
 COPY_SECONDS = 3.0
 """What copies between commands take here, generously."""

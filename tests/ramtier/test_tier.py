@@ -12,6 +12,7 @@ from protocol import ramtier as p
 from protocol.ramtier import Verdict
 from ramtier import channel
 from ramtier.blocks import Block
+from ramtier.keeper import ORPHAN_SECONDS, RamKeeper
 from ramtier.tier import PrivateTier, RamTier, SharedTier
 from tests.ramtier.machine import Machine, machine_of
 
@@ -155,3 +156,22 @@ def test_a_keeper_that_is_gone_leaves_an_empty_tier(machine: Machine) -> None:
     assert tier.reserve({"a": 1}, evict=True) is None
     assert (tier.let_go(["a"]), tier.budget_bytes) == (0, 0)
     assert "a" in tier.lost() and "b" in tier.lost(), "whatever was held is not there any more"
+
+
+def test_what_a_dead_worker_held_is_dropped_after_ten_minutes() -> None:
+    now = [100.0]
+    keeper = RamKeeper(BUDGET, lambda: now[0])
+    ours, theirs = keeper.admit()
+    before = descriptors()
+    keeper.answer(1, p.Reserve(sizes={"a": 7}, evict=True), None)
+    block = block_of(b"weights")
+    block.seal()
+    assert keeper.answer(1, p.Publish(key="a"), block)[0].verdict is Verdict.DONE
+    theirs.close()
+    assert not keeper.serve(ours), "the worker is gone"
+    now[0] += ORPHAN_SECONDS
+    keeper.expire()
+    assert keeper.used_bytes == 7
+    now[0] += 0.1
+    keeper.expire()
+    assert keeper.used_bytes == 0 and descriptors() == before - 2

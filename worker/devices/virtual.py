@@ -18,13 +18,12 @@ from modelfiles.model import Kind
 from modelfiles.profiles import VirtualProfile
 from protocol.enums import DeviceKind, ModelPrecision
 from protocol.errors import ErrorCode, Fault
-from protocol.link import WorkerSpec
+from protocol.link import PROFILE_RAM_SHARE, WorkerSpec
 from protocol.telemetry import DeviceIdentity
 from ramtier.blocks import Block
 from worker.devices.base import Build, BuiltModel, Device, Drawing, DrawOrder, Gauge, LostError, PartBytes, Raster
 from worker.devices.ledger import Ledger
 from worker.job import Job
-from worker.reloads import PROFILE_RAM_SHARE
 
 DEFAULT_STEPS = 20
 MAX_SIDE = 64
