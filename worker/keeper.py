@@ -134,8 +134,12 @@ class Keeper:
 
     def drop_ram(self, resident: Resident, reason: str) -> int:
         """Out of the RAM tier. Bytes that left it: not those of parts that other models or workers have too."""
-        freed = resident.built.release()
+        freed = self._drop_ram(resident, reason)
         self._device.trim()
+        return freed
+
+    def _drop_ram(self, resident: Resident, reason: str) -> int:
+        freed = resident.built.release()
         self._cache.drop(resident)
         self._changed(resident, Tier.DISK, Tier.RAM, reason)
         return freed
@@ -144,7 +148,7 @@ class Keeper:
         """Models whose parts had to leave the RAM tier for others are not there any more. Whether there were any."""
         losers = self._cache.lose(self._device.ram.lost())
         for resident in losers:
-            self.drop_ram(resident, "evicted: RAM tier full")
+            self._drop_ram(resident, "evicted: RAM tier full")
         return bool(losers)
 
     def expire(self) -> bool:

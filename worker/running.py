@@ -79,8 +79,9 @@ class TorchModel(BuiltModel):
         self._waiting = []
         # Where no promotion followed, whoever else had them on the device may have left meanwhile.
         gone, self._shared = self._take_off(self._shared), []
-        self._device.displace([one for one in gone if one.aside], keep=True)
-        self._device.displace([one for one in gone if not one.aside], keep=False)
+        if gone:
+            self._device.displace([one for one in gone if one.aside], keep=True)
+            self._device.displace([one for one in gone if not one.aside], keep=False)
         for component in gone:
             component.strip()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from pathlib import Path
 
 import psutil
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from protocol import commands as c
 from protocol.replies import LoadModelReply, UnloadModelReply
-from tests.worker.bench import Bench
+from tests.worker.bench import Bench, worker_spec
 from tests.worker.conftest import Clock
 from worker.arena import ALIGNMENT_BYTES, KEPT_SECONDS, Arena, Kept
 from worker.leaks import LeakMeter
@@ -156,3 +157,15 @@ def test_what_is_kept_is_reserved_and_no_leak(cpu: Bench) -> None:
     assert cpu.engine.report().leaked_bytes == 0
     cpu.reply(UnloadModelReply, c.UnloadModel(model_id=SD15, clear_cache=True), SD15)
     assert cpu.engine.device.gauge().reserved == 0
+
+
+def test_what_is_driven_out_of_the_ram_tier_takes_no_kept_memory_along(model_root: Path) -> None:
+    bench = Bench(model_root, worker_spec(model_root, ram_budget_bytes=8 * MIB))
+    bench.engine.device.trim()
+    for name in (SD15, "tiny-sdxl"):
+        bench.reply(LoadModelReply, c.LoadModel(model_id=name), name)
+        bench.reply(UnloadModelReply, c.UnloadModel(model_id=name), name)
+    assert (SD15, "disk", "evicted: RAM tier full") in bench.moves()
+    reserved = bench.engine.device.gauge().reserved
+    assert reserved is not None and reserved > MIB
+    bench.engine.device.trim()
