@@ -200,6 +200,11 @@ class LoadFields(ModelCommand, frozen=True, kw_only=True):
     keep_alive: float = -1.0
     pin: bool = False
 
+    @property
+    def host_holds_file(self) -> bool:
+        """Whether the host says that it keeps the file in its own memory."""
+        return bool(self.cache_optimized) or self.coordination_mode is CoordinationMode.RAM_TO_VRAM
+
 
 class LoadModel(LoadFields, frozen=True, kw_only=True, tag="load_model"):
     """Bring a model onto a device."""

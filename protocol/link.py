@@ -26,7 +26,7 @@ from protocol.enums import (
     Tier,
 )
 from protocol.errors import ErrorCode
-from protocol.records import Record
+from protocol.records import ModelLoadConfiguration, Record
 from protocol.telemetry import DeviceIdentity, DeviceReport, ModelResidency, Telemetry
 
 CATALOG_ID = "catalog"
@@ -270,13 +270,24 @@ class UsageFact(Message, frozen=True, kw_only=True, tag="usage"):
     facts: RunFacts | None = None
 
 
+class Prefetch(Message, frozen=True, kw_only=True, tag="prefetch"):
+    """The model that the device will have to read next, and how it is wanted; None: nothing that would have to be read.
+
+    A hint: it may be read into the RAM tier while another command runs. The newest one is in force.
+    """
+
+    model: ModelRef | None = None
+    configuration: ModelLoadConfiguration | None = None
+    config_path: str = ""
+
+
 class Stop(Message, frozen=True, kw_only=True, tag="stop"):
     """Finish what runs within the time given, then exit."""
 
     drain_seconds: float
 
 
-ToWorker = Welcome | Assign | CancelJob | Devices | UsageFact | Stop
+ToWorker = Welcome | Assign | CancelJob | Devices | UsageFact | Prefetch | Stop
 
 
 # what the supervisor starts children with

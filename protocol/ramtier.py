@@ -54,9 +54,13 @@ class Reserve(Record, frozen=True, kw_only=True, tag="reserve"):
 
 
 class Publish(Record, frozen=True, kw_only=True, tag="publish"):
-    """The content that room was reserved for; its block comes beside."""
+    """The content that room was reserved for; its block comes beside.
+
+    `spare`: nobody holds it yet, and it is the first to go where room is needed.
+    """
 
     key: str
+    spare: bool = False
 
 
 class Abandon(Record, frozen=True, kw_only=True, tag="abandon"):

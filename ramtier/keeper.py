@@ -20,7 +20,7 @@ from ramtier.blocks import Block
 from ramtier.table import Table
 
 ORPHAN_SECONDS = 600.0
-"""For so long what a dead worker held waits for a successor that needs it."""
+"""For so long what a dead worker held, or what was read ahead, waits for a load that needs it."""
 
 
 class RamKeeper:
@@ -105,7 +105,7 @@ class RamKeeper:
             case p.Reserve():
                 verdict, wanted = table.reserve(holder, request.sizes, evict=request.evict)
             case p.Publish():
-                verdict = self._publish(holder, request.key, given)
+                verdict = self._publish(holder, request, given)
                 given = None
             case p.Abandon():
                 table.abandon(holder, request.key)
@@ -126,14 +126,15 @@ class RamKeeper:
         )
         return answer, lent
 
-    def _publish(self, holder: int, key: str, given: Block | None) -> Verdict:
+    def _publish(self, holder: int, request: p.Publish, given: Block | None) -> Verdict:
         """Take the block, or refuse it and give the room back."""
-        fits = given is not None and given.sealed and given.size == self._table.size_of(key)
-        if given is not None and fits and self._table.publish(holder, key, given):
+        fits = given is not None and given.sealed and given.size == self._table.size_of(request.key)
+        spare_since = self._clock() if request.spare else None
+        if given is not None and fits and self._table.publish(holder, request.key, given, spare_since):
             return Verdict.DONE
         if given is not None:
             given.close()
-        self._table.abandon(holder, key)
+        self._table.abandon(holder, request.key)
         return Verdict.REFUSED
 
     def _give_back(self) -> None:

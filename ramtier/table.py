@@ -1,7 +1,8 @@
 """The books of a RAM tier: which contents are in it, who holds them, what goes when room is needed.
 
 Pure: no memory, no sockets, no clock. A content that its holder lets go leaves at once, where nobody else holds it;
-that of a holder which died stays for its successor, for a while, and is the first to go when room is needed.
+that of a holder which died stays for its successor, for a while, and is the first to go when room is needed. So does
+what was brought before anybody needs it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Entry(Generic[B]):
         self.unwanted = False
         """Its last holder let it go."""
         self.orphaned: float | None = None
-        """When its last holder died, where nobody took it since."""
+        """Since when it has been without a holder, where its last one died or it came without; else None."""
         self.block: B | None = None
 
     @property
@@ -125,13 +126,19 @@ class Table(Generic[B]):
             self._entries[key] = Entry(key, sizes[key], holder)
         return Verdict.DONE, wanted
 
-    def publish(self, holder: int, key: str, block: B) -> bool:
-        """The content is there. False where `holder` reserved no room for it."""
+    def publish(self, holder: int, key: str, block: B, spare_since: float | None = None) -> bool:
+        """The content is there, held by `holder` or, since a moment in seconds, by nobody.
+
+        False where `holder` reserved no room for it.
+        """
         entry = self._entries.get(key)
         if entry is None or entry.state is not State.FILLING or entry.filler != holder:
             return False
         entry.block, entry.state = block, State.READY
         self._use(entry, holder)
+        if spare_since is not None:
+            entry.holders.clear()
+            entry.orphaned = spare_since
         return True
 
     def abandon(self, holder: int, key: str) -> None:

@@ -64,11 +64,19 @@ class RamTier(ABC):
         answer, _ = self._call(p.Reserve(sizes=sizes, evict=evict))
         return answer.wanted if answer.verdict is Verdict.DONE else None
 
-    def publish(self, key: str, block: Block) -> bool:
-        """Put a block, sealed, where room was reserved; it is the tier's from here on. False where it was refused."""
+    def has(self, key: str) -> bool:
+        """Whether a content is there; it counts as used now."""
+        with self.lent(key) as block:
+            return block is not None
+
+    def publish(self, key: str, block: Block, *, spare: bool = False) -> bool:
+        """Put a block, sealed, where room was reserved; it is the tier's from here on. False where it was refused.
+
+        It is held here from now on, or, where it is `spare`, by nobody: then it goes first where room is needed.
+        """
         try:
             block.seal()
-            return self._call(p.Publish(key=key), block)[0].verdict is Verdict.DONE
+            return self._call(p.Publish(key=key, spare=spare), block)[0].verdict is Verdict.DONE
         finally:
             block.close()
 
@@ -114,7 +122,7 @@ def _held_by(request: p.Request, answer: Answer) -> set[str]:
     """What the asker holds since an answer, whatever it had lost before."""
     match request:
         case p.Publish():
-            return {request.key}
+            return set() if request.spare else {request.key}
         case p.Hold():
             return set(request.keys)
         case p.Reserve():

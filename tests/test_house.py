@@ -36,6 +36,7 @@ TORCH_FILES = {
     "worker/devices/torch_device.py",
     "worker/filling.py",
     "worker/identity.py",
+    "worker/larder.py",
     "worker/livetensors.py",
     "worker/originals.py",
     "worker/parts.py",

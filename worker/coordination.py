@@ -9,11 +9,6 @@ from protocol.replies import Coordination, IgnoredHint
 from ramtier.tier import RamTier
 
 
-def host_holds_file(command: LoadModel) -> bool:
-    """Whether the host says that it keeps the file in its own memory."""
-    return bool(command.cache_optimized) or command.coordination_mode is CoordinationMode.RAM_TO_VRAM
-
-
 def coordinate(command: LoadModel, source: LoadSource, ram: RamTier, *, simulated: bool = False) -> Coordination | None:
     """The account of a load's hints; None where none was sent. `simulated`: no weight is read at all."""
     mode, strategy = command.coordination_mode, command.loading_strategy

@@ -18,7 +18,7 @@ from protocol.checks import unsupported
 from protocol.codec import NO_LIMITS, Refused, decode_command
 from protocol.enums import Lane, ReplyState, Tier
 from protocol.errors import ErrorCode, ErrorInfo, Fault
-from protocol.link import JobUpdate, Message, ModelChanged, Report, WorkerSpec
+from protocol.link import JobUpdate, Message, ModelChanged, Prefetch, Report, WorkerSpec
 from protocol.replies import FailedReply, ModelReply, Timing
 from protocol.telemetry import MemoryPressure, Telemetry
 from ramtier.tier import RamTier
@@ -28,6 +28,7 @@ from worker.devices.base import Device
 from worker.job import Job, Outcome
 from worker.keeper import Keeper
 from worker.leaks import LeakMeter
+from worker.prefetch import Prefetcher, Watch
 from worker.pressure import PressureMeter
 from worker.reloads import Reloads
 from worker.telemetry import Sampler
@@ -57,6 +58,7 @@ class Engine:
         self.keeper = Keeper(device, self.cache, spec.reserve_bytes, tell)
         self.sampler = Sampler(device, self.cache, PressureMeter(clock, spec.reserve_bytes))
         self.leaks = LeakMeter(device)
+        self.prefetcher = Prefetcher(self._read_ahead)
         self.clock = clock
         self.ready = False
         self.fatal = ""
@@ -188,6 +190,11 @@ class Engine:
         finally:
             if job.assign.lane is Lane.DEVICE:
                 self.idle()
+
+    def _read_ahead(self, wish: Prefetch, watch: Watch) -> None:
+        from worker.loading import read_ahead  # noqa: PLC0415 - loading knows the engine
+
+        read_ahead(self, wish, watch)
 
     def _completed(self, job: Job, reply: ModelReply) -> ModelReply:
         pressure = self._pressure(job)

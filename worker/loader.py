@@ -50,6 +50,17 @@ def load(
     return pipelines, _weighed(build.file, pipelines, stock.keys)
 
 
+def read_parts(build: Build, configuration: Configuration | None, staging: Staging, stock: Stock) -> None:
+    """The parts of a checked model that have weights, given to `stock` one after the other. Raises Fault."""
+    if configuration is not None:
+        family = _family(configuration.class_name, configuration.family, Path(build.file.path).name)
+        Single(build, configuration, family, staging, stock).read_parts()
+        return
+    for part in build.file.parts:
+        if part.files:
+            build_part(part, staging.folder(part.name, part.reads), build.precision, stock)
+
+
 def _folder(build: Build, staging: Staging, stock: Stock, job: Job, tell: Tell) -> Pipelines:
     file = build.file
     family = _family(file.class_name, file.family, Path(file.path).name)

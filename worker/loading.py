@@ -18,17 +18,21 @@ from modelfiles.modes import check_channels, check_parts
 from modelfiles.paths import named
 from protocol.enums import LoadingStrategy, LoadPriority, LoadSource, ModelPrecision, Tier
 from protocol.errors import ErrorCode, Fault, Recovery
-from protocol.link import ModelRef
+from protocol.link import ModelRef, Prefetch
 from protocol.records import ModelLoadConfiguration, Record
 from settings.logs import Logger
-from worker import pagecache, precision
+from worker import host, pagecache, precision
 from worker.devices.base import Build, BuiltModel, LostError
 from worker.engine import Engine
 from worker.job import Job
 from worker.keeper import check_share
 from worker.options import Resolved, outcomes, resolve
-from worker.pace import Pace, pace_of
+from worker.pace import AHEAD, Pace, pace_of
+from worker.prefetch import Full, Watch
 from worker.resident import Resident
+
+AHEAD_SHARE = 3
+"""A model is read ahead where the host has so many times its bytes: it is in memory twice while it is."""
 
 log = Logger()
 
@@ -148,23 +152,19 @@ def _from_ram(engine: Engine, job: Job, ref: ModelRef, wish: Wish, resident: Res
 
 
 def _from_files(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: Resident | None) -> Brought:
-    file = inspect(ref.path, engine.roots)
-    precision.refuse_packed(file)
-    check_channels(file)
-    check_parts(file)
     configuration, config_path = wish.configuration, wish.config_path
     if configuration is None and replaced is not None:
         configuration, config_path = replaced.configuration, config_path or replaced.resolved.config_path
     configuration = configuration or ModelLoadConfiguration()
-    resolved = resolve(configuration, file, engine.device, ref.model_id, config_path)
-    check_complete(file, configured=bool(resolved.config_path or ref.config_path or file.config_path))
+    file, resolved = _inspected(engine, ref, configuration, config_path)
     estimated = precision.estimate_bytes(file, resolved.precision)
     check_share(estimated, resolved.memory_fraction, engine.keeper.room(), engine.cache)
     _admit(engine, ref.model_id, file, resolved, needed=estimated, replaced=replaced)
     cached = None if file.profile is not None else pagecache.ratio(_weight_files(file))
     held = wish.host_holds_file
     pace = pace_of(wish.strategy, estimated, cached=cached, host_holds_file=held)
-    built = _build(engine, job, ref, file, resolved, pace=pace, anew=wish.force)
+    with engine.prefetcher.held_off(ref.model_id, job.check):
+        built = _build(engine, job, ref, file, resolved, pace=pace, anew=wish.force)
     try:
         job.check()
         resident = Resident(ref.model_id, file, built, resolved, engine.clock())
@@ -189,6 +189,44 @@ def _from_files(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: R
     return msgspec.structs.replace(brought, page_cache_ratio=cached, page_cache_reason=reason)
 
 
+def read_ahead(engine: Engine, wish: Prefetch, watch: Watch) -> None:
+    """What a load of this model would have to read, into the RAM tier. Raises Fault, Full, Stopped."""
+    ref = wish.model
+    if ref is None:
+        return
+    configuration = wish.configuration or ModelLoadConfiguration()
+    began = time.perf_counter()
+    file, resolved = _inspected(engine, ref, configuration, wish.config_path)
+    estimated = precision.estimate_bytes(file, resolved.precision)
+    available = host.available_bytes()
+    if available is not None and available < AHEAD_SHARE * estimated:
+        raise Full
+    build = _plan(ref, file, resolved, pace=AHEAD)
+    size = engine.device.prefetch(build, watch)
+    if size:
+        log.info(
+            "a model is read ahead", model_id=ref.model_id, bytes=size, ms=round((time.perf_counter() - began) * 1000)
+        )
+
+
+def _inspected(
+    engine: Engine, ref: ModelRef, configuration: ModelLoadConfiguration, config_path: str
+) -> tuple[ModelFile, Resolved]:
+    """The model's files, checked, and what the configuration asks of them. Raises Fault."""
+    file = inspect(ref.path, engine.roots)
+    precision.refuse_packed(file)
+    check_channels(file)
+    check_parts(file)
+    resolved = resolve(configuration, file, engine.device, ref.model_id, config_path)
+    check_complete(file, configured=bool(resolved.config_path or ref.config_path or file.config_path))
+    return file, resolved
+
+
+def _plan(ref: ModelRef, file: ModelFile, resolved: Resolved, *, pace: Pace, anew: bool = False) -> Build:
+    config_path = resolved.config_path or ref.config_path
+    return Build(file=file, precision=resolved.precision, config_path=config_path, pace=pace, anew=anew)
+
+
 def _weight_files(file: ModelFile) -> list[Path]:
     return [Path(name) for name in sorted({name for part in file.parts for name in part.files})]
 
@@ -203,9 +241,7 @@ def _build(
         engine.tell_stage(ref.model_id, stage, bytes_done, total)
         job.stage(stage, bytes_done, total)
 
-    config_path = resolved.config_path or ref.config_path
-    build = Build(file=file, precision=resolved.precision, config_path=config_path, pace=pace, anew=anew)
-    return engine.device.build(build, job, tell)
+    return engine.device.build(_plan(ref, file, resolved, pace=pace, anew=anew), job, tell)
 
 
 def _replace(engine: Engine, job: Job, old: Resident, new: Resident) -> int:

@@ -28,6 +28,10 @@ class Pace(Record, frozen=True, kw_only=True):
     gives_back: bool = False
 
 
+AHEAD = Pace(threads=1)
+"""Beside a command that has the device."""
+
+
 def pace_of(
     strategy: LoadingStrategy, model_bytes: int, *, cached: float | None, host_holds_file: bool, cpus: int | None = None
 ) -> Pace:

@@ -179,6 +179,9 @@ class Session:
                 self._assign(message, frames[1:])
             case link.CancelJob():
                 self._cancel(message)
+            case link.Prefetch():
+                models = {job.assign.model.model_id for job in self._jobs.values() if job.assign.model is not None}
+                self._engine.prefetcher.want(message, models)
             case link.Stop(drain_seconds=seconds):
                 self._stop(seconds)
             case _:

@@ -78,6 +78,13 @@ class Single:
         components["scheduler"] = self._stated_scheduler(components["scheduler"], job)
         return components
 
+    def read_parts(self) -> None:
+        """The parts that have weights, each checked and given to the stock. Raises Fault."""
+        for part in self._parts():
+            if part.files:
+                with told(self._name, ErrorCode.MODEL_LOADING_FAILED):
+                    self._found(part, self._checked(part))
+
     def _parts(self) -> list[Part]:
         """The configuration's parts with the file's tensors; those that the file has no tensors of are left out."""
         held = {part.name: part for part in self._build.file.parts}

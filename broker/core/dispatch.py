@@ -5,6 +5,7 @@ A device executes one command of its lane at a time; control commands go to its 
 
 from __future__ import annotations
 
+from broker.core.ahead import Ahead
 from broker.core.answers import Answers
 from broker.core.bounds import check_catalogue, check_control, check_device
 from broker.core.context import Context
@@ -35,6 +36,7 @@ class Dispatch:
     def __init__(self, context: Context, answers: Answers) -> None:
         self._context = context
         self._answers = answers
+        self._ahead = Ahead(context)
         self._catalog_waiting: list[Job] = []
 
     def own_command(self, command: c.Command, behalf: Job) -> Job:
@@ -82,6 +84,8 @@ class Dispatch:
         self._context.queue_changed = True
         if job.on_final is None:
             self._context.bulletin.job(job)
+        if device.running is not None:
+            self._ahead.look(device)
         self.pump(device)
 
     def _enqueue(self, job: Job, device: Device) -> None:
@@ -125,6 +129,7 @@ class Dispatch:
             job.decision.started_at = now
         self._context.queue_changed = True
         self._assign(job, device.worker)
+        self._ahead.look(device)
         if job.on_final is None:
             self._context.bulletin.job(job)
 
@@ -213,6 +218,7 @@ class Dispatch:
         if device is not None:
             if device.queue.remove(job):
                 self._context.fleet.give(job, device)
+                self._ahead.look(device)
             device.control.pop(job.request_id, None)
             self._context.queue_changed = True
         if job in self._catalog_waiting:

@@ -13,6 +13,7 @@ from broker.core.pool import ABSENT, IDLE, Pool, level_of
 from broker.core.queues import DeviceQueue
 from broker.core.sharing import bytes_together
 from protocol.enums import DeviceKind, DeviceState, PressureLevel, Tier
+from protocol.link import Prefetch
 from protocol.replies import DeviceInfo, HeldModel, RunningCommand
 from protocol.supervision import DeviceSlot
 from protocol.telemetry import DeviceIdentity, ModelResidency, Telemetry
@@ -67,6 +68,8 @@ class Device:
         self.queue = DeviceQueue()
         self.running: Job | None = None
         self.control: dict[str, Job] = {}
+        self.ahead = Prefetch()
+        """What its worker was told last of the model that it will have to read."""
 
     @property
     def device_id(self) -> str:
@@ -156,6 +159,7 @@ class Device:
         self.ends_at = 0.0
         self.memory = Memory.of(self.memory.total, self.memory.total, 0)
         self.running, self.control = None, {}
+        self.ahead = Prefetch()
         return jobs
 
     def info(self, now: float, *, draining: bool) -> DeviceInfo:

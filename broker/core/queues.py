@@ -6,8 +6,8 @@ Each client has its own line; lines take turns. What is urgent by nature (a forc
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 
 from broker.core.jobs import Job
 from protocol.enums import LoadPriority
@@ -105,6 +105,11 @@ class DeviceQueue:
         self._left(job)
         return True
 
+    def upcoming(self, most: int) -> Iterator[Job]:
+        """The first of each line, then the second ones: about the order in which they are begun, `most` of them."""
+        found = chain(self._urgent, *(_across(self._lines[level].values(), most) for level in BY_PRIORITY))
+        return islice(found, most)
+
     def waits_for(self, model_id: str) -> bool:
         """Does anything wait here for this model?"""
         return model_id in self._models
@@ -144,3 +149,10 @@ class DeviceQueue:
             lines = [list(line) for line in self._lines[level].values()]
             for turn in range(max((len(line) for line in lines), default=0)):
                 yield from (line[turn] for line in lines if turn < len(line))
+
+
+def _across(lines: Iterable[deque[Job]], most: int) -> Iterator[Job]:
+    """The first of at most so many lines, then the second ones, and so on."""
+    heads = [list(islice(line, most)) for line in islice(lines, most)]
+    for turn in range(max((len(line) for line in heads), default=0)):
+        yield from (line[turn] for line in heads if turn < len(line))

@@ -319,3 +319,16 @@ def test_metadata_is_written_in_every_spelling_and_what_is_bad_is_named_as_it_wa
     )
     back = {"action": "update_metadata", "model_id": "gamma", "metadata": {"name": None, "rating": None}}
     assert client.ask(back)["updated_model"]["name"] == "gamma"
+
+
+def test_the_next_model_is_read_while_the_one_before_draws(virtual: Broker) -> None:
+    client = virtual.connect()
+    for model in [one["model_id"] for one in virtual.devices()["virtual:0"]["models"]]:
+        command = {"action": "unload_model", "model_id": model, "device_id": "virtual:0", "clear_cache": True}
+        assert client.ask(command)["success"]
+    draw = {"action": "generate", "model_id": "alpha", "device_id": "virtual:0", "prompt": "x", "steps": 400}
+    client.send(draw)
+    client.send({"action": "load_model", "model_id": "slow", "device_id": "virtual:0"})
+    drawn, loaded = client.receive()[0], client.receive()[0]
+    assert drawn["success"] and loaded["success"], (drawn, loaded)
+    assert loaded["cache"]["source"] == "ram"

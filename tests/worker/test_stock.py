@@ -7,16 +7,18 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from protocol import commands as c
 from protocol.enums import CoordinationMode, LoadSource, ModelPrecision, Tier
+from protocol.link import Prefetch
 from protocol.records import ModelLoadConfiguration
 from protocol.replies import GenerateReply, LoadModelReply, UnloadModelReply
 from ramtier.tier import SharedTier
 from tests.ramtier.machine import Machine, machine_of
-from tests.worker.bench import Bench, worker_spec
+from tests.worker.bench import Bench, model_ref, worker_spec
 from worker import identity
 from worker.reader import Reader
 
@@ -189,3 +191,90 @@ def test_a_tier_that_is_lost_is_an_empty_one(machine: Machine, root: Path) -> No
     bench.engine.idle()
     assert bench.engine.cache.listing() == []
     assert picture(bench, FOLDER) == first
+
+
+def ahead(bench: Bench, name: str, **fields: object) -> None:
+    """Read a model ahead, to the end."""
+    bench.engine.prefetcher.want(Prefetch(model=model_ref(bench.root, name), **fields))  # type: ignore[arg-type]
+    for _ in range(4000):
+        if bench.engine.prefetcher.idle():
+            return
+        time.sleep(0.005)
+    raise AssertionError("it is still read")
+
+
+@pytest.mark.parametrize("name", [FOLDER, SINGLE])
+def test_what_was_read_ahead_is_not_read_again(root: Path, machine: Machine, name: str) -> None:
+    expected = picture(worker(root, machine.worker()), name)
+    bench = worker(root, machine.worker())
+    assert not bench.engine.device.components  # type: ignore[attr-defined]
+    with machine_of(TIER_BYTES) as other:
+        bench = worker(root, other.worker())
+        ahead(bench, name)
+        assert not bench.engine.cache.listing() and bench.engine.device.gauge().used == 0
+        read_bytes = bench.engine.ram.used_bytes
+        assert load(bench, name).cache.source is LoadSource.RAM
+        assert picture(bench, name) == expected
+        assert bench.engine.ram.used_bytes == read_bytes
+        unload(bench, name)
+        assert load(bench, name).cache.source is LoadSource.RAM
+        assert picture(bench, name) == expected
+        unload(bench, name, clear=True)
+        assert other.keeper.used_bytes == 0
+
+
+def test_in_another_precision_it_is_another_one(root: Path, machine: Machine) -> None:
+    bench = worker(root, machine.worker())
+    half = ModelLoadConfiguration(precision=ModelPrecision.BFloat16)
+    ahead(bench, FOLDER, configuration=half)
+    assert load(bench, FOLDER).cache.source is LoadSource.DISK
+    assert load(bench, FOLDER, configuration=half).cache.source is LoadSource.RAM
+
+
+def test_only_what_neither_the_device_nor_the_tier_has_is_read_ahead(root: Path, machine: Machine) -> None:
+    bench = worker(root, machine.worker())
+    load(bench, FOLDER)
+    ahead(bench, "linked")
+    assert machine.keeper.used_bytes == 0
+    ahead(bench, SINGLE)
+    found = machine.keeper.used_bytes
+    assert found > 0
+    ahead(bench, SINGLE)
+    assert machine.keeper.used_bytes == found
+
+
+def test_a_tier_without_room_takes_nothing_ahead(root: Path) -> None:
+    with machine_of(1 << 10) as small:
+        bench = worker(root, small.worker())
+        ahead(bench, FOLDER)
+        assert small.keeper.used_bytes == 0
+        assert load(bench, FOLDER).cache.source is LoadSource.DISK
+
+
+def test_a_file_that_changes_while_it_is_read_ahead_is_not_kept(
+    root: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = worker(root, machine.worker())
+    path = next((root / FOLDER / "unet").glob("*.safetensors"))
+    read_all = Reader._read_all
+
+    def read_and_touch(reader: Reader, pieces: list[Any]) -> None:
+        read_all(reader, pieces)
+        os.utime(path)
+
+    monkeypatch.setattr(Reader, "_read_all", read_and_touch)
+    ahead(bench, FOLDER)
+    monkeypatch.undo()
+    monkeypatch.setattr(identity, "SETTLED_SECONDS", -60.0)
+    assert load(bench, FOLDER).cache.source is LoadSource.DISK
+    assert picture(bench, FOLDER)
+
+
+def test_a_model_that_cannot_be_read_ahead_ends_nothing(root: Path, machine: Machine) -> None:
+    bench = worker(root, machine.worker())
+    hint = Prefetch(model=model_ref(root, FOLDER))
+    path = next((root / FOLDER / "unet").glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:5000])
+    bench.engine.prefetcher.want(hint)
+    ahead(bench, SINGLE)
+    assert load(bench, SINGLE).cache.source is LoadSource.RAM and picture(bench, SINGLE)

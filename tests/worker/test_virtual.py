@@ -13,6 +13,7 @@ import pytest
 from protocol import commands as c
 from protocol.enums import Delivery, Lane, LoadPriority, LoadSource, ModelPrecision, Tier
 from protocol.errors import ErrorCode
+from protocol.link import Prefetch
 from protocol.records import ModelLoadConfiguration, ModelMemoryOptimization, ModelPerformanceOptimization
 from protocol.replies import (
     GenerateReply,
@@ -21,8 +22,8 @@ from protocol.replies import (
     PinModelReply,
     UnloadModelReply,
 )
-from tests.worker.bench import Bench, worker_spec
-from tests.worker.conftest import Clock
+from tests.worker.bench import Bench, model_ref, worker_spec
+from tests.worker.conftest import Clock, write_profile
 from worker.job import Job, Progress
 from worker.outputs import OutputFolder
 
@@ -341,3 +342,35 @@ def test_a_virtual_run_has_the_phases_of_a_real_one(virtual: Bench) -> None:
 
 def test_limits_are_the_brokers_to_hold_not_the_workers(virtual: Bench) -> None:
     assert virtual.reply(GenerateReply, c.Generate(model_id=ONE, prompt="x" * 20_000, steps=1), ONE).steps_done == 1
+
+
+def ahead(bench: Bench, name: str) -> None:
+    """Read a model ahead, to the end."""
+    bench.engine.prefetcher.want(Prefetch(model=model_ref(bench.root, name)))
+    for _ in range(2000):
+        if bench.engine.prefetcher.idle():
+            return
+        threading.Event().wait(0.005)
+    raise AssertionError("it is still read")
+
+
+def test_a_model_that_was_read_ahead_comes_from_ram(virtual: Bench) -> None:
+    ahead(virtual, ONE)
+    assert not virtual.engine.cache.listing() and virtual.engine.device.gauge().used == 0
+    assert virtual.engine.ram.used_bytes == 1000
+    assert load(virtual, ONE).cache.source is LoadSource.RAM
+    assert unload(virtual, ONE, clear_cache=True).ram_freed == 1000
+    assert load(virtual, ONE).cache.source is LoadSource.DISK
+
+
+def test_what_was_read_ahead_goes_first_where_a_model_leaves_for_ram(tmp_path: Path) -> None:
+    for name, size in (("one", 1000), ("five", 5000)):
+        write_profile(tmp_path, name, size)
+    bench = Bench(tmp_path, worker_spec(tmp_path, "virtual:0", budget_bytes=10_000, ram_budget_bytes=5500))
+    ahead(bench, ONE)
+    load(bench, FIVE)
+    unload(bench, FIVE)
+    left = bench.engine.ram.used_bytes
+    assert tiers(bench) == {FIVE: Tier.RAM} and left < 6000
+    ahead(bench, ONE)
+    assert tiers(bench) == {FIVE: Tier.RAM} and bench.engine.ram.used_bytes == left, "nothing is driven out for it"

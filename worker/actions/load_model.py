@@ -5,7 +5,7 @@ from __future__ import annotations
 from protocol import commands as c
 from protocol.link import RunFacts
 from protocol.replies import LoadCache, LoadModelReply
-from worker.coordination import coordinate, host_holds_file
+from worker.coordination import coordinate
 from worker.engine import Engine, common
 from worker.job import Job
 from worker.loading import Brought, Wish, assigned_model, bring
@@ -20,13 +20,13 @@ def load_model(engine: Engine, job: Job, command: c.LoadModel) -> LoadModelReply
         force=command.force,
         priority=command.priority,
         strategy=command.loading_strategy,
-        host_holds_file=host_holds_file(command),
+        host_holds_file=command.host_holds_file,
     )
     brought = bring(engine, job, ref, wish)
     resident = brought.resident
     resident.priority = command.priority
     resident.keep_alive_seconds = command.keep_alive
-    resident.keeps_ram_copy = not host_holds_file(command)
+    resident.keeps_ram_copy = not command.host_holds_file
     if command.pin:
         engine.cache.pin(ref.model_id, pinned=True)
     job.facts = RunFacts(load_ms=brought.load_ms, source=brought.source, weights_bytes=resident.bytes)

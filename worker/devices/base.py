@@ -17,6 +17,7 @@ from protocol.telemetry import DeviceIdentity
 from ramtier.tier import RamTier
 from worker.job import Job
 from worker.pace import Pace
+from worker.prefetch import Watch
 
 
 class Gauge(Record, frozen=True, kw_only=True):
@@ -215,6 +216,13 @@ class Device(ABC):
     @abstractmethod
     def build(self, build: Build, job: Job, tell: Callable[[str, int], None]) -> BuiltModel:
         """Read a model into host memory, telling (stage, bytes so far). Raises Fault."""
+
+    @abstractmethod
+    def prefetch(self, build: Build, watch: Watch) -> int:
+        """Read what neither its models nor the RAM tier have of a model into the tier, for nobody yet.
+
+        The bytes brought. In a thread of its own, while no other builds. Raises Fault, Full, Stopped.
+        """
 
     def poisoned_by(self, error: BaseException) -> str:
         """Why nothing can run on the device in this process after such an error; "" where something can."""

@@ -20,6 +20,7 @@ from protocol.link import WorkerSpec
 from settings import host
 from worker.devices.base import Build, BuiltModel, Device
 from worker.job import Job
+from worker.prefetch import Watch
 from worker.staging import Staging, clear_leftovers
 
 if TYPE_CHECKING:
@@ -98,6 +99,20 @@ class TorchDevice(Device):
         model = TorchModel(self, pipelines, parts, build.precision)
         model.contents, model.source = contents, stock.source
         return model
+
+    def prefetch(self, build: Build, watch: Watch) -> int:
+        from worker.configurations import configuration_of  # noqa: PLC0415
+        from worker.larder import Larder  # noqa: PLC0415
+        from worker.loader import read_parts  # noqa: PLC0415
+        from worker.reader import Reader  # noqa: PLC0415
+
+        checked = configuration_of(build, self._roots)
+        watched = [*build.file.fingerprints, *(checked.watched if checked else ())]
+        reader = Reader(watch.check, lambda _: None, build.pace)
+        with Staging(self._runtime, self._device_id, watched) as staging:
+            larder = Larder(self.components, self.ram, reader, watch, staging.verify)
+            read_parts(build, checked, staging, larder)
+        return larder.bytes
 
     def reclaim(self) -> None:
         gc.collect()

@@ -5,8 +5,8 @@ Bytes, times and peaks are those of the model's profile; waits are real, so canc
 
 from __future__ import annotations
 
+import hashlib
 import random
-import secrets
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
@@ -16,7 +16,7 @@ from typing import ClassVar
 from modelfiles.contents import Content
 from modelfiles.model import Kind
 from modelfiles.profiles import VirtualProfile
-from protocol.enums import DeviceKind, ModelPrecision
+from protocol.enums import DeviceKind, LoadSource, ModelPrecision
 from protocol.errors import ErrorCode, Fault
 from protocol.link import PROFILE_RAM_SHARE, WorkerSpec
 from protocol.telemetry import DeviceIdentity
@@ -24,6 +24,7 @@ from ramtier.blocks import Block
 from worker.devices.base import Build, BuiltModel, Device, Drawing, DrawOrder, Gauge, LostError, PartBytes, Raster
 from worker.devices.ledger import Ledger
 from worker.job import Job
+from worker.prefetch import LOOK_SECONDS, Full, Watch
 
 DEFAULT_STEPS = 20
 MAX_SIDE = 64
@@ -78,14 +79,37 @@ class VirtualDevice(Device):
             raise Fault(ErrorCode.MODEL_INCOMPATIBLE, text)
         tell("read", 0)
         began = time.monotonic()
-        job.wait(file.profile.load_ms / 1000)
+        content = Content.read(file.path)
+        parts = [PartBytes(name=p.name, type=p.type, path=p.path, bytes=p.tensor_bytes) for p in file.parts]
+        model = VirtualModel(self, file.profile, parts, build.precision, _keys(content, parts))
+        model.contents = [content]
+        if not build.anew and all(self.ram.has(key) for key in model.keys):
+            model.source = LoadSource.RAM
+        share = PROFILE_RAM_SHARE if model.source is LoadSource.RAM else 1.0
+        job.wait(file.profile.load_ms * share / 1000)
         job.phases["read_ms"] = (time.monotonic() - began) * 1000
         tell("promote", file.profile.bytes)
-        parts = [PartBytes(name=p.name, type=p.type, path=p.path, bytes=p.tensor_bytes) for p in file.parts]
-        model = VirtualModel(self, file.profile, parts, build.precision)
-        model.contents = [Content.read(file.path)]
         file.fingerprints[0].verify(Path(file.path).stat())
         return model
+
+    def prefetch(self, build: Build, watch: Watch) -> int:
+        profile = build.file.profile
+        if profile is None:
+            return 0
+        sizes = {_key(Content.read(build.file.path), p.name): p.tensor_bytes for p in build.file.parts}
+        if all(self.ram.has(key) for key in sizes):
+            return 0
+        end = time.monotonic() + profile.load_ms / 1000
+        while (left := end - time.monotonic()) > 0:
+            watch.check()
+            time.sleep(min(left, LOOK_SECONDS))
+        wanted = self.ram.reserve(sizes, evict=False)
+        if wanted is None:
+            raise Full
+        for key in wanted:
+            self.ram.publish(key, Block.make("virtual", sizes[key]), spare=True)
+        self.ram.let_go([key for key in sizes if key not in wanted])
+        return sum(sizes[key] for key in wanted)
 
     def tend(self) -> None:
         pass
@@ -101,14 +125,19 @@ class VirtualModel(BuiltModel):
     """A profile that takes up room."""
 
     def __init__(
-        self, device: VirtualDevice, profile: VirtualProfile, parts: list[PartBytes], precision: ModelPrecision
+        self,
+        device: VirtualDevice,
+        profile: VirtualProfile,
+        parts: list[PartBytes],
+        precision: ModelPrecision,
+        keys: list[str],
     ) -> None:
         self.precision = precision
         self.parts = parts
         self._device = device
         self._profile = profile
         self._placed_bytes = 0
-        self._keys = [(secrets.token_hex(16), part.bytes) for part in parts]
+        self._keys = [(key, part.bytes) for key, part in zip(keys, parts, strict=True)]
         self._is_in_ram = False
         self._claims = ExitStack()
 
@@ -187,6 +216,16 @@ class VirtualModel(BuiltModel):
             peak_bytes=self._profile.peak_bytes,
             warnings=warnings,
         )
+
+
+def _keys(content: Content, parts: list[PartBytes]) -> list[str]:
+    return [_key(content, part.name) for part in parts]
+
+
+def _key(content: Content, part: str) -> str:
+    """What a part of a profile is called in the RAM tier; another content has other parts."""
+    told = f"{content.fingerprint.path} {content.digest} {part}"
+    return hashlib.blake2b(told.encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
 
 def _raster(seed: int, width: int, height: int) -> Raster:
