@@ -17,7 +17,6 @@ from protocol.enums import (
     Encoding,
     EnumForm,
     Lane,
-    LoadingStrategy,
     LoadSource,
     ModelStatus,
     ModelType,
@@ -316,7 +315,6 @@ class WorkerSpec(Record, frozen=True, kw_only=True):
     key_file: str = ""
     heartbeat_ms: int = 500
     telemetry_ms: int = 1000
-    loading_strategy: LoadingStrategy = LoadingStrategy.DEFAULT
     max_side: int = 8192
 
 

@@ -118,6 +118,18 @@ class ModelCache:
             with self._lock:
                 resident.holds -= 1
 
+    @contextmanager
+    def leaving(self, resident: Resident | None) -> Iterator[bool]:
+        """Whether a model may leave the device, where there is one at all; if so it cannot be pinned meanwhile."""
+        with self._lock:
+            may_leave = resident is None or not resident.pinned
+            if resident is not None:
+                resident.leaving = may_leave
+        try:
+            yield may_leave
+        finally:
+            self.disclaim([resident] if resident is not None else [])
+
     def claim(self, resident: Resident) -> None:
         """The model is about to leave the device: it cannot be pinned any more."""
         with self._lock:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from protocol import replies
 from protocol.commands import LoadModel
-from protocol.enums import CoordinationMode, LoadingStrategy, LoadSource
+from protocol.enums import CoordinationMode, LoadingStrategy, LoadSource, Tier
 from protocol.replies import Coordination, IgnoredHint
 from ramtier.tier import RamTier
+from worker.loading import Brought
 
 
-def coordinate(command: LoadModel, source: LoadSource, ram: RamTier, *, simulated: bool = False) -> Coordination | None:
-    """The account of a load's hints; None where none was sent. `simulated`: no weight is read at all."""
+def coordinate(command: LoadModel, brought: Brought, ram: RamTier) -> Coordination | None:
+    """The account of a load's hints; None where none was sent."""
     mode, strategy = command.coordination_mode, command.loading_strategy
     if mode is None and command.cache_optimized is None and strategy is LoadingStrategy.DEFAULT:
         return None
@@ -26,7 +27,7 @@ def coordinate(command: LoadModel, source: LoadSource, ram: RamTier, *, simulate
         ignored.append(IgnoredHint(hint="coordination_mode", reason=reason))
     if command.cache_optimized is not None:
         honoured.append("cache_optimized")
-    reason = _strategy_reason(strategy, source, simulated)
+    reason = _strategy_reason(strategy, brought)
     if strategy is not LoadingStrategy.DEFAULT and reason:
         ignored.append(IgnoredHint(hint="loading_strategy", reason=reason))
     elif strategy is not LoadingStrategy.DEFAULT:
@@ -35,12 +36,12 @@ def coordinate(command: LoadModel, source: LoadSource, ram: RamTier, *, simulate
     return Coordination(mode=mode, honoured=honoured, ignored=ignored, ram_tier=tier)
 
 
-def _strategy_reason(strategy: LoadingStrategy, source: LoadSource, simulated: bool) -> str:
+def _strategy_reason(strategy: LoadingStrategy, brought: Brought) -> str:
     """Why a strategy changed nothing; "" where it did."""
+    resident, source = brought.resident, brought.source
+    if strategy is LoadingStrategy.LAZY:
+        placed = resident.tier is Tier.VRAM
+        return brought.put_off or ("the model was on the device already" if placed else "")
     if source is not LoadSource.DISK:
         return f"the model came from {source.value}: nothing was read"
-    if simulated:
-        return "a virtual device reads no weights"
-    if strategy is LoadingStrategy.LAZY:
-        return "every weight is on the device before the reply: no part is left to be moved at its first use"
-    return ""
+    return "a virtual device reads no weights" if resident.file.profile is not None else ""

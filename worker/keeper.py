@@ -120,6 +120,17 @@ class Keeper:
         self.forget_lost()
         return Freed(vram_bytes=freed, ram_bytes=ram_bytes)
 
+    def shelve(self, resident: Resident) -> bool:
+        """A model that was just built into the RAM tier, for which others may leave that. Whether it has room there."""
+        if not self.copier.finish(resident):
+            return False
+        resident.built.demote()
+        resident.tier = Tier.RAM
+        self._cache.put(resident)
+        self._changed(resident, Tier.RAM, Tier.DISK, "loaded")
+        self.forget_lost()
+        return True
+
     def step_aside(self, resident: Resident) -> None:
         """Off the device for as long as its successor is placed, whatever the RAM tier holds; its pin stays."""
         resident.built.step_aside()

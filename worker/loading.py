@@ -44,12 +44,15 @@ class Wish(Record, frozen=True, kw_only=True):
     config_path: str = ""
     force: bool = False
     host_holds_file: bool = False
+    pin: bool = False
     priority: LoadPriority = LoadPriority.Normal
     strategy: LoadingStrategy = LoadingStrategy.DEFAULT
 
 
 class Brought(msgspec.Struct, frozen=True, kw_only=True):
-    """A model on the device: where it came from, the bytes that this took, and the page-cache share found."""
+    """A model on the device, or lazily in the RAM tier alone: where it came from, the device bytes that this took,
+    and the page-cache share found.
+    """
 
     resident: Resident
     source: LoadSource
@@ -57,6 +60,8 @@ class Brought(msgspec.Struct, frozen=True, kw_only=True):
     load_ms: float
     page_cache_ratio: float | None = None
     page_cache_reason: str = "nothing was read from disk"
+    put_off: str = ""
+    """Why a lazy load is on the device all the same."""
 
 
 def assigned_model(job: Job, model_id: str) -> ModelRef:
@@ -71,7 +76,8 @@ def assigned_model(job: Job, model_id: str) -> ModelRef:
 
 
 def bring(engine: Engine, job: Job, ref: ModelRef, wish: Wish) -> Brought:
-    """The model on the device. Raises Fault; a refusal evicts nobody and leaves what was there."""
+    """The model on the device; a lazy one is content with the RAM tier. Raises Fault; a refusal evicts nobody and
+    leaves what was there."""
     began = time.perf_counter()
     resident = engine.cache.get(ref.model_id)
     changed = changed_file(resident) if resident is not None else ""
@@ -81,17 +87,30 @@ def bring(engine: Engine, job: Job, ref: ModelRef, wish: Wish) -> Brought:
         brought = _from_files(engine, job, ref, wish, resident)
     elif resident.tier is Tier.VRAM:
         brought = _brought(resident, LoadSource.VRAM, 0)
+    elif wish.strategy is LoadingStrategy.LAZY and not _at_once(wish, resident):
+        brought = _brought(resident, LoadSource.RAM, 0)
     else:
         brought = _from_ram(engine, job, ref, wish, resident)
     load_ms = (time.perf_counter() - began) * 1000
     resident = brought.resident
     _account(engine, resident, wish)
-    if not resident.load_ms or brought.source is not LoadSource.VRAM:
+    if resident.tier is not Tier.VRAM:
+        resident.priority = wish.priority
+    elif not resident.load_ms or brought.source is not LoadSource.VRAM:
         resident.load_ms.append(load_ms)
         engine.cache.reloads.note(resident, brought.source, load_ms)
         resident.priority = wish.priority
     resident.touch(engine.clock())
     return msgspec.structs.replace(brought, load_ms=load_ms)
+
+
+def _at_once(wish: Wish, held: Resident | None) -> str:
+    """Why a load, however lazy, brings its model onto the device; "" where its first use may do that."""
+    if wish.pin or (held is not None and held.pinned):
+        return "a pin wants it on the device at once"
+    if wish.host_holds_file:
+        return "the host holds the file, so that the RAM tier keeps no copy"
+    return ""
 
 
 def changed_file(resident: Resident) -> str:
@@ -159,7 +178,10 @@ def _from_files(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: R
     file, resolved = _inspected(engine, ref, configuration, config_path)
     estimated = precision.estimate_bytes(file, resolved.precision)
     check_share(estimated, resolved.memory_fraction, engine.keeper.room(), engine.cache)
-    _admit(engine, ref.model_id, file, resolved, needed=estimated, replaced=replaced)
+    lazy = wish.strategy is LoadingStrategy.LAZY
+    at_once = _at_once(wish, replaced) if lazy else ""
+    if not lazy or at_once or estimated > engine.keeper.room().total:
+        _admit(engine, ref.model_id, file, resolved, needed=estimated, replaced=replaced)
     cached = None if file.profile is not None else pagecache.ratio(_weight_files(file))
     held = wish.host_holds_file
     pace = pace_of(wish.strategy, estimated, cached=cached, host_holds_file=held)
@@ -169,24 +191,52 @@ def _from_files(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: R
         job.check()
         resident = Resident(ref.model_id, file, built, resolved, engine.clock())
         check_share(built.bytes, resolved.memory_fraction, engine.keeper.room(), engine.cache)
-        added = engine.cache.added_bytes(resident)
-        _admit(engine, ref.model_id, file, resolved, needed=added, replaced=replaced, coming=resident)
         resident.configuration = configuration
         resident.keeps_ram_copy = not held
         if replaced is not None:
             resident.keep_alive_seconds = replaced.keep_alive_seconds
-        began = time.perf_counter()
-        added = _promote(engine, job, resident) if replaced is None else _replace(engine, job, replaced, resident)
-        resident.copied = resident.keeps_ram_copy and built.keep_copy()
+        shelved = lazy and not at_once and _shelve(engine, replaced, resident)
+        added = 0 if shelved else _place(engine, job, ref, file, resolved, replaced=replaced, coming=resident)
     except BaseException:
         built.release()
         raise
-    job.phases["promote_ms"] = (time.perf_counter() - began) * 1000
     brought = _brought(resident, built.source, added)
+    if lazy and not shelved:
+        brought = msgspec.structs.replace(brought, put_off=at_once or "the RAM tier has no room for it")
     if built.source is not LoadSource.DISK:
         return brought
     reason = "a virtual device reads no weights" if file.profile is not None else "this system has no mincore"
     return msgspec.structs.replace(brought, page_cache_ratio=cached, page_cache_reason=reason)
+
+
+def _place(
+    engine: Engine,
+    job: Job,
+    ref: ModelRef,
+    file: ModelFile,
+    resolved: Resolved,
+    *,
+    replaced: Resident | None,
+    coming: Resident,
+) -> int:
+    """Put a model that was just built onto the device; the bytes that this took. Raises Fault."""
+    needed = engine.cache.added_bytes(coming)
+    _admit(engine, ref.model_id, file, resolved, needed=needed, replaced=replaced, coming=coming)
+    began = time.perf_counter()
+    added = _promote(engine, job, coming) if replaced is None else _replace(engine, job, replaced, coming)
+    coming.copied = coming.keeps_ram_copy and coming.built.keep_copy()
+    job.phases["promote_ms"] = (time.perf_counter() - began) * 1000
+    return added
+
+
+def _shelve(engine: Engine, replaced: Resident | None, coming: Resident) -> bool:
+    """Leave a model that was just built in the RAM tier, in place of the one that it replaces. Whether it is there."""
+    with engine.cache.leaving(replaced) as may_leave, engine.cache.held_still(coming):
+        shelved = may_leave and engine.keeper.shelve(coming)
+    if shelved and replaced is not None:
+        coming.runs = replaced.runs
+        engine.keeper.discard(replaced)
+    return shelved
 
 
 def read_ahead(engine: Engine, wish: Prefetch, watch: Watch) -> None:

@@ -180,6 +180,17 @@ class Books(RuleBasedStateMachine):
             self.held[holder] |= sizes.keys() - set(wanted[1::2])
         self.settle()
 
+    @rule(holder=st.integers(1, 3), key=st.sampled_from("abcdef"), size=st.integers(0, 70))
+    def bring_spare(self, holder: int, key: str, size: int) -> None:
+        held = {key for keys in self.held.values() for key in keys}
+        verdict, wanted = self.table.reserve(holder, {key: size}, evict=False)
+        if wanted:
+            assert self.table.publish(holder, key, key, 1.0) and not self.table.holders(key)
+        elif verdict is Verdict.DONE:
+            self.held[holder].add(key)
+        self.settle()
+        assert held <= {key for keys in self.held.values() for key in keys}, "nothing that is held goes for it"
+
     @rule(holder=st.integers(1, 3), key=st.sampled_from("abcdef"))
     def read(self, holder: int, key: str) -> None:
         if self.table.find(holder, key) is not None:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from protocol import commands as c
-from protocol.enums import CoordinationMode, LoadSource, ModelPrecision, Tier
+from protocol.enums import CoordinationMode, LoadingStrategy, LoadSource, ModelPrecision, Tier
+from protocol.errors import ErrorCode
 from protocol.link import Prefetch
 from protocol.records import ModelLoadConfiguration
 from protocol.replies import GenerateReply, LoadModelReply, UnloadModelReply
@@ -278,3 +279,61 @@ def test_a_model_that_cannot_be_read_ahead_ends_nothing(root: Path, machine: Mac
     bench.engine.prefetcher.want(hint)
     ahead(bench, SINGLE)
     assert load(bench, SINGLE).cache.source is LoadSource.RAM and picture(bench, SINGLE)
+
+
+def lazily(bench: Bench, name: str, **fields: object) -> LoadModelReply:
+    return load(bench, name, loading_strategy=LoadingStrategy.LAZY, **fields)
+
+
+def ignored(reply: LoadModelReply) -> str:
+    assert reply.coordination is not None
+    return " ".join(one.reason for one in reply.coordination.ignored if one.hint == "loading_strategy")
+
+
+def test_a_lazy_load_takes_nothing_of_the_device_before_the_first_use(root: Path, machine: Machine) -> None:
+    plain, bench = worker(root, machine.worker()), worker(root, machine.worker())
+    reply = lazily(bench, FOLDER)
+    assert (reply.memory_usage, reply.memory_added, reply.cache.source) == (0, 0, LoadSource.DISK)
+    assert reply.memory.cache_memory_bytes > 0 and not ignored(reply)
+    assert bench.engine.device.gauge().used == 0
+    assert [one.tier for one in bench.engine.cache.listing()] == [Tier.RAM]
+    again = lazily(bench, FOLDER)
+    assert (again.memory_added, again.cache.source) == (0, LoadSource.RAM) and not ignored(again)
+    assert picture(bench, FOLDER) == picture(plain, FOLDER)
+    assert [one.tier for one in bench.engine.cache.listing()] == [Tier.VRAM]
+    assert "on the device already" in ignored(lazily(bench, FOLDER))
+
+
+def test_a_lazy_load_that_cannot_wait_says_why(root: Path, machine: Machine) -> None:
+    bench = worker(root, machine.worker())
+    pinned = lazily(bench, FOLDER, pin=True)
+    assert pinned.memory_added > 0 and "pin" in ignored(pinned)
+    anew = lazily(bench, FOLDER, force=True)
+    assert "pin" in ignored(anew) and bench.engine.cache.listing()[0].pinned
+    held = lazily(bench, SINGLE, coordination_mode=CoordinationMode.RAM_TO_VRAM)
+    assert held.memory_usage > 0 and "host holds the file" in ignored(held)
+    with machine_of(1 << 10) as small:
+        bench = worker(root, small.worker())
+        reply = lazily(bench, FOLDER)
+        assert reply.memory_added > 0 and "no room" in ignored(reply)
+        assert small.keeper.used_bytes == 0
+
+
+def test_a_lazy_load_in_another_precision_replaces_the_one_on_the_device(root: Path, machine: Machine) -> None:
+    bench = worker(root, machine.worker())
+    load(bench, FOLDER)
+    half = ModelLoadConfiguration(precision=ModelPrecision.BFloat16)
+    reply = lazily(bench, FOLDER, configuration=half)
+    assert reply.memory_added == 0 and bench.engine.device.gauge().used == 0
+    (found,) = bench.engine.cache.listing()
+    assert (found.tier, found.precision) == (Tier.RAM, ModelPrecision.BFloat16)
+    assert picture(bench, FOLDER)
+    unload(bench, FOLDER, clear=True)
+    assert bench.engine.device.gauge().used == 0 and machine.keeper.used_bytes == 0
+
+
+def test_a_model_larger_than_the_device_is_refused_however_lazy(root: Path, machine: Machine) -> None:
+    bench = Bench(root, worker_spec(root, budget_bytes=1000), ram=machine.worker())
+    command = c.LoadModel(model_id=FOLDER, loading_strategy=LoadingStrategy.LAZY)
+    assert bench.error(command, FOLDER).code is ErrorCode.INSUFFICIENT_MEMORY
+    assert not bench.engine.cache.listing() and machine.keeper.used_bytes == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from protocol import commands as c
+from protocol.enums import Tier
 from protocol.link import RunFacts
 from protocol.replies import LoadCache, LoadModelReply
 from worker.coordination import coordinate
@@ -21,6 +22,7 @@ def load_model(engine: Engine, job: Job, command: c.LoadModel) -> LoadModelReply
         priority=command.priority,
         strategy=command.loading_strategy,
         host_holds_file=command.host_holds_file,
+        pin=command.pin,
     )
     brought = bring(engine, job, ref, wish)
     resident = brought.resident
@@ -29,7 +31,12 @@ def load_model(engine: Engine, job: Job, command: c.LoadModel) -> LoadModelReply
     resident.keeps_ram_copy = not command.host_holds_file
     if command.pin:
         engine.cache.pin(ref.model_id, pinned=True)
-    job.facts = RunFacts(load_ms=brought.load_ms, source=brought.source, weights_bytes=resident.bytes)
+    placed = resident.tier is Tier.VRAM
+    job.facts = RunFacts(
+        load_ms=brought.load_ms if placed else None,
+        source=brought.source if placed else None,
+        weights_bytes=resident.bytes,
+    )
     return _reply(engine, job, command, brought)
 
 
@@ -38,18 +45,22 @@ def _reply(engine: Engine, job: Job, command: c.LoadModel, brought: Brought) -> 
     not_measured = {path: why for path, why in resident.not_measured().items() if path.startswith("memory.")}
     if brought.page_cache_ratio is None:
         not_measured["cache.page_cache_ratio"] = brought.page_cache_reason
+    device, source, memory = engine.spec.device_id, brought.source.value, resident.memory()
+    message = f"{resident.model_id} is on {device}, from {source}"
+    if resident.tier is not Tier.VRAM:
+        message = f"{resident.model_id} is in RAM, from {source}: its first use brings it to {device}"
     return LoadModelReply(
         **{**common(job), "model_id": resident.model_id},
-        message=f"{resident.model_id} is on {engine.spec.device_id}, from {brought.source.value}",
-        memory_usage=resident.bytes,
+        message=message,
+        memory_usage=memory.model_memory_bytes,
         memory_added=brought.added_bytes,
         load_time=brought.load_ms,
         load_time_ms=brought.load_ms,
-        memory=resident.memory(),
+        memory=memory,
         optimizations_applied=[outcome.option for outcome in resident.options if outcome.applied],
         loaded_at=resident.loaded_at,
         options=resident.options,
         cache=LoadCache(source=brought.source, page_cache_ratio=brought.page_cache_ratio),
-        coordination=coordinate(command, brought.source, engine.ram, simulated=resident.file.profile is not None),
+        coordination=coordinate(command, brought, engine.ram),
         not_measured=not_measured,
     )
