@@ -106,6 +106,8 @@ class Dispatch:
             state = device.state(draining=self._context.draining).value
             raise Fault(ErrorCode.DEVICE_UNAVAILABLE, f"device_id is '{device.device_id}': it is {state}")
         check_control(job, device, self._context)
+        if self._late(job):
+            return
         device.control[job.request_id] = job
         self._context.jobs.wait(job)
         self._context.jobs.start(job)
@@ -143,11 +145,17 @@ class Dispatch:
                 self._context.fleet.give(job, device)
                 self._answers.fail(job, fault.info)
                 continue
-            if job.deadline is None or now < job.deadline:
+            if not self._late(job):
                 return job
             self._context.fleet.give(job, device)
-            self.expire(job)
         return None
+
+    def _late(self, job: Job) -> bool:
+        """Whether a command's deadline passed while nobody looked: it ends here."""
+        if job.deadline is None or self._context.clock() < job.deadline:
+            return False
+        self.expire(job)
+        return True
 
     def _assign(self, job: Job, worker: bytes) -> None:
         action = job.action
@@ -251,9 +259,12 @@ class Dispatch:
     # the catalogue
 
     def to_catalog(self, job: Job) -> None:
-        """Hand a job to the catalogue, or keep it until there is one. Raises Fault QUEUE_FULL."""
+        """Hand a job to the catalogue, or keep it until there is one; one whose deadline passed while nobody looked
+        ends here. Raises Fault QUEUE_FULL."""
         context = self._context
         worker = context.catalogue.worker
+        if self._late(job):
+            return
         check_catalogue(job, context)
         context.catalogue.unanswered.add(job.request_id)
         context.jobs.wait(job)

@@ -205,3 +205,27 @@ def test_a_command_accepted_earlier_has_its_outcome_when_the_broker_drains() -> 
     room.handle(Drain(seconds=10))
     result = room.ask("get_result", target_request_id="later")
     assert (result["job_state"], result["result"]["error"]["code"]) == ("final", "DRAINING")
+
+
+def test_what_waited_for_the_catalogue_past_its_deadline_is_not_handed_to_it() -> None:
+    room = Room(models=None)
+    room.send("list_models", request_id="late", timeout_seconds=10)
+    room.now += 20  # the broker stood still: no timer was looked at
+    room.new()
+    room.register_catalog()
+    effects = room.new()
+    assert ids(effects) == []
+    assert code(answer(effects)) == "TIMEOUT"
+
+
+def test_what_waited_for_a_decision_past_its_deadline_is_not_given_to_a_worker() -> None:
+    for action in ("pin_model", "load_model"):
+        room = Room(models=None)
+        room.register_catalog()
+        room.send(action, request_id="late", model_id="m", device_id="cpu:0", timeout_seconds=10)
+        room.now += 20
+        room.new()
+        room.entries(model("m"), complete=True)
+        effects = room.new()
+        assert ids(effects) == []
+        assert code(answer(effects)) == "TIMEOUT"
