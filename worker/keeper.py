@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from protocol.enums import Tier
@@ -53,6 +53,11 @@ class Keeper:
                 self.leave(victim, f"evicted: {why}")
         finally:
             self._cache.disclaim(victims)
+
+    def make_way(self, resident: Resident, working_bytes: int) -> None:
+        """Evict what is cheapest until a run's work fits beside the models; nobody where that would not be enough."""
+        with suppress(Fault):
+            self.make_room(working_bytes, f"room for a run of {resident.model_id}", (resident.model_id,))
 
     def admit(self, needed_bytes: int, replacing: Resident | None, coming: Resident | None = None) -> None:
         """Raise INSUFFICIENT_MEMORY where `needed_bytes` cannot fit even once `replacing` is gone. Moves nobody.

@@ -23,9 +23,11 @@ from worker.copying import copied
 from worker.devices.base import BuiltModel, Drawing, DrawOrder, LostError, PartBytes, Raster
 from worker.devices.torch_device import TorchDevice
 from worker.job import Job
+from worker.parts import DTYPES
 from worker.pipelines import Pipelines
 from worker.reader import Reader
 from worker.weights import tensors_of
+from worker.work import Shape, Work, bytes_per_pixel
 
 DEFAULT_STRENGTH = 0.8
 log = Logger()
@@ -51,7 +53,7 @@ class TorchModel(BuiltModel):
         self._is_aside = False
         self._claims = ExitStack()
         self._blocks: dict[Component, Block] = {}
-        self._peaks: dict[tuple[object, ...], int] = {}
+        self._work = _work(pipelines, precision)
         self._types = {
             name: {key: tensor.dtype for key, tensor in tensors_of(module).items()}
             for name, module in pipelines.named_modules()
@@ -165,17 +167,30 @@ class TorchModel(BuiltModel):
 
     def draw(self, order: DrawOrder, job: Job) -> Drawing:
         run = Run(self._device, self._pipelines, order, job)
-        begun = (order.source is not None, order.mask is not None)
-        shape = (order.width, order.height, len(order.seeds), begun, order.guidance_scale)
-        with self._device.watch(self._pipelines, self.bytes, order.limit_bytes, self._peaks.get(shape)) as meter:
+        shape = Shape.of(order)
+        known = self._work.measured(shape)
+        peak = None if known is None else self.bytes + known
+        with self._device.watch(self._pipelines, self.bytes, order.limit_bytes, peak) as meter:
             images = run.images()
         if meter.peak_bytes is not None:
-            self._peaks[shape] = meter.peak_bytes
+            self._work.note(shape, meter.peak_bytes - self.bytes)
         return run.drawing(images, meter.peak_bytes)
+
+    def working_bytes(self, order: DrawOrder) -> int:
+        return self._work.expected(Shape.of(order))
 
 
 def _unwatched() -> None:
     """Nobody cancels."""
+
+
+def _work(pipelines: Pipelines, precision: ModelPrecision) -> Work:
+    family, config = pipelines.family, getattr(pipelines.components.get("vae"), "config", {})
+    denoiser: Any = pipelines.denoiser.config
+    factor, own = family.latent_factor, denoiser.get("sample_size")
+    side = own * factor if isinstance(own, int) and own else family.native_side
+    each = bytes_per_pixel(family.working_bytes_per_pixel, DTYPES[precision].itemsize, config)
+    return Work(each, min(side, family.greatest_default))
 
 
 def _begun(order: DrawOrder) -> pictures.Begun | None:

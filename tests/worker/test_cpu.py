@@ -23,7 +23,7 @@ from protocol.link import ModelRef
 from protocol.records import ModelLoadConfiguration, ModelMemoryOptimization, ModelPerformanceOptimization
 from protocol.replies import GenerateReply, LoadModelReply, UnloadModelReply
 from tests.worker.bench import Bench, Outcome, worker_spec
-from worker.devices.base import Raster
+from worker.devices.base import DrawOrder, Raster
 from worker.job import Job, Progress
 from worker.pictures import plain_png
 from worker.running import TorchModel
@@ -420,3 +420,31 @@ def test_a_picture_beyond_the_side_limit_is_refused_and_one_at_it_is_drawn(model
         reply = bench.run(draw(SD15, strength=0.5, attachments=attachments), SD15, [data]).reply
         assert isinstance(reply, GenerateReply) is well
         assert well or (reply.error is not None and "attachments[0] is '72 x 8'" in reply.error.message)
+
+
+def test_a_runs_memory_is_derived_before_it_is_measured(model_root: Path, tmp_path: Path) -> None:
+    """On a device that holds two models and no work beside them, a draw has the other one leave."""
+    names = ("tiny-sd15", "tiny-sdxl")
+    sizes = {}
+    for name in names:
+        bench = Bench(model_root, worker_spec(model_root))
+        sizes[name] = bench.reply(LoadModelReply, c.LoadModel(model_id=name), name).memory_usage
+    command = c.Generate(model_id=names[0], prompt="x", steps=1, seed=1, width=64, height=64)
+    bench = Bench(model_root, worker_spec(model_root, budget_bytes=sum(sizes.values()) + 1000))
+    for name in (names[1], names[0]):
+        bench.reply(LoadModelReply, c.LoadModel(model_id=name), name)
+    bench.reply(GenerateReply, command, names[0])
+    held = {one.model_id: one.tier for one in bench.engine.cache.listing()}
+    assert held == {names[0]: Tier.VRAM, names[1]: Tier.RAM}
+
+
+@pytest.mark.parametrize("name", ["tiny-sd15", "tiny-sd21", "tiny-sdxl", "tiny-sd3", "tiny-flux", "tiny-qwen-image"])
+def test_what_is_derived_is_near_what_is_measured(model_root: Path, name: str) -> None:
+    bench = Bench(model_root, worker_spec(model_root))
+    bench.reply(LoadModelReply, c.LoadModel(model_id=name), name)
+    resident = bench.engine.cache.get(name)
+    assert resident is not None
+    order = DrawOrder(prompt="x", negative_prompt="", width=128, height=128, steps=2, guidance_scale=None, seeds=[1])
+    derived = resident.built.working_bytes(order)
+    bench.reply(GenerateReply, c.Generate(model_id=name, prompt="x", steps=2, width=128, height=128), name)
+    assert 0.7 < derived / resident.built.working_bytes(order) < 3.0

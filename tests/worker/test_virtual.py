@@ -374,3 +374,30 @@ def test_what_was_read_ahead_goes_first_where_a_model_leaves_for_ram(tmp_path: P
     assert tiers(bench) == {FIVE: Tier.RAM} and left < 6000
     ahead(bench, ONE)
     assert tiers(bench) == {FIVE: Tier.RAM} and bench.engine.ram.used_bytes == left, "nothing is driven out for it"
+
+
+@pytest.mark.parametrize(("budget", "left"), [(9000, {FIVE, TWO, ONE}), (8999, {TWO, ONE})])
+def test_a_run_that_would_not_fit_evicts_the_cheapest(
+    profiles: Path, clock: Clock, budget: int, left: set[str]
+) -> None:
+    bench = Bench(profiles, worker_spec(profiles, "virtual:0", budget_bytes=budget, ram_budget_bytes=0), clock)
+    for name in (FIVE, TWO, ONE):
+        load(bench, name)
+        clock.now += 1
+    bench.reply(GenerateReply, c.Generate(model_id=ONE, prompt="x", steps=1), ONE)
+    assert tiers(bench) == dict.fromkeys(left, Tier.VRAM)
+    if budget < 9000:
+        assert bench.moves()[-1] == (FIVE, "disk", f"evicted: room for a run of {ONE}")
+
+
+def test_for_a_run_that_fits_in_no_case_nobody_leaves(profiles: Path) -> None:
+    bench = Bench(profiles, worker_spec(profiles, "virtual:0", budget_bytes=6500, ram_budget_bytes=0))
+    load(bench, FIVE, pin=True)
+    load(bench, ONE)
+    assert bench.run(c.Generate(model_id=FIVE, prompt="x", steps=1), FIVE).reply.error is None
+    assert set(tiers(bench)) == {FIVE}, "1000 bytes are there once the other one has left"
+    bench = Bench(profiles, worker_spec(profiles, "virtual:0", budget_bytes=7900, ram_budget_bytes=0))
+    load(bench, FIVE, pin=True)
+    load(bench, TWO, pin=True)
+    assert bench.run(c.Generate(model_id=FIVE, prompt="x", steps=1), FIVE).reply.error is None
+    assert set(tiers(bench)) == {FIVE, TWO}

@@ -107,10 +107,11 @@ def _order(engine: Engine, job: Job, resident: Resident, command: c.Generate, *,
 
 
 def _drawn(engine: Engine, job: Job, resident: Resident, order: DrawOrder) -> Drawing:
-    """The drawing; where the device runs out of memory, once more with every idle model gone.
+    """The drawing, with room made for its work; where memory runs out in spite of it, once more without idle models.
 
     Raises Fault INSUFFICIENT_MEMORY.
     """
+    engine.keeper.make_way(resident, resident.built.working_bytes(order))
     drawing = _attempt(engine, job, resident, order)
     if drawing is None and engine.cache.get(resident.model_id) is resident:
         engine.keeper.empty(resident.model_id)

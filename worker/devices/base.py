@@ -178,6 +178,10 @@ class BuiltModel(ABC):
         """Give back every byte, wherever it is. The bytes that left the RAM tier. The model is not used again."""
 
     @abstractmethod
+    def working_bytes(self, order: DrawOrder) -> int:
+        """What a run is expected to need beside the weights: as measured in this shape, else derived."""
+
+    @abstractmethod
     def draw(self, order: DrawOrder, job: Job) -> Drawing:
         """Run the pipeline. Raises Fault, and the device's `out_of_memory`."""
 

@@ -193,6 +193,9 @@ class VirtualModel(BuiltModel):
     def mend(self) -> None:
         pass
 
+    def working_bytes(self, order: DrawOrder) -> int:
+        return max(0, self._profile.peak_bytes - self._profile.bytes)
+
     def draw(self, order: DrawOrder, job: Job) -> Drawing:
         entered = time.monotonic()
         steps = order.steps or DEFAULT_STEPS
