@@ -25,7 +25,7 @@ help:
 	@echo "make fuzz    hostile input, ten million cases (CASES=...)"
 	@echo "make bench-peers  mosec, xoscar, Ray, LitServe and ipyparallel beside the broker, each in build/peers/"
 	@echo "make soak    20 minutes of random loads, draws, unloads, failures and kills of two workers, and a verdict"
-	@echo "make kills   50 real workers killed in the middle of their work, and a verdict"
+	@echo "make kills   50 real and 450 virtual workers killed in the middle of their work, and a verdict"
 	@echo "make chaos   850 faults on real processes under load, and a verdict"
 	@echo "make format  ruff's formatting"
 	@echo "make clean   remove what these made"
@@ -90,6 +90,7 @@ soak: $(STAMP)
 
 kills: $(STAMP)
 	$(BIN)/python -P -m tests.chaos.kills
+	$(BIN)/python -P -m tests.chaos.kills --kind virtual --kills 450
 
 chaos: $(STAMP)
 	$(BIN)/python -P -m tests.chaos.chaos

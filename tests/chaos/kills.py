@@ -1,9 +1,10 @@
-"""Real workers with real models, killed in every phase of a load, a picture and an unload.
+"""Workers killed in every phase of a load, a picture, an unload, and of the reading of the model that comes next.
 
-`python -m tests.chaos.kills [--kills 50] [--seed 1]`: a whole `vrambroker serve` with two cpu devices and one RAM tier.
-Each round sends one command to a device and kills its worker after a random time within what the command takes. Every
-command is answered once; the model draws the same picture afterwards; at the end everything is cleared, the devices are
-empty, the tier is within its budget, and the supervisor has no more memory, channels and blocks than before.
+`python -m tests.chaos.kills [--kind cpu] [--kills 50] [--seed 1]`: a whole `vrambroker serve` with two devices. Each
+round sends a command to a device, often with a load of another model behind it, and kills the worker after random time
+within what the command takes. Every command is answered once; the model draws the same picture afterwards; at the end
+everything is cleared, the devices are empty, the RAM tier is within its budget, and the supervisor has no more memory,
+channels and blocks than before. Kinds: `cpu` with real models and one tier, `virtual` with profiles.
 """
 
 from __future__ import annotations
@@ -22,10 +23,18 @@ from typing import Any
 
 import psutil
 
-from tests.integration.conftest import Broker, serving, wait_for
+from tests.integration.conftest import Broker, profile, serving, wait_for
 
-MODELS = ("tiny-sd15", "tiny-sdxl", "tiny-sd15-single")
-DEVICES = ("cpu:0", "cpu:1")
+MODELS = {
+    "cpu": ("tiny-sd15", "tiny-sdxl", "tiny-sd15-single"),
+    "virtual": ("first", "second", "third"),
+}
+LOAD_MS, STEP_MS, MODEL_BYTES = 150.0, 10.0, 64 << 20
+"""Of a virtual model."""
+
+BEHIND = 0.5
+"""The share of rounds with a load of another model behind the command."""
+
 ACTS = ("load_model", "load_model", "force", "generate", "unload_model", "clear")
 BUDGET_BYTES = 256 << 20
 GROWTH_BYTES = 64 << 20
@@ -41,34 +50,51 @@ LIKELY = ("WORKER_LOST", "DEVICE_UNAVAILABLE", "POISONED")
 class Kills:
     """One serve, and what its commands were answered with."""
 
-    def __init__(self, broker: Broker, seed: int) -> None:
+    def __init__(self, broker: Broker, kind: str, seed: int) -> None:
         self.broker = broker
+        self.models = MODELS[kind]
+        self.names = (f"{kind}:0", f"{kind}:1")
         self.chance = random.Random(seed)
         self.client = broker.connect()
         self.answers: Counter[str] = Counter()
         self.sources: Counter[str] = Counter()
         self.first: dict[str, list[bytes]] = {}
         self.longest = 0.3
+        self._count = 0
+
+    @property
+    def _last_id(self) -> str:
+        return f"k-{self._count}"
+
+    def _new_id(self) -> str:
+        self._count += 1
+        return self._last_id
 
     def begin(self) -> None:
         """Every model draws once on every device, undisturbed."""
-        for name in MODELS:
-            for device in DEVICES:
+        for name in self.models:
+            for device in self.names:
                 self._check_picture(name, device)
 
     def round(self) -> None:
         """One command, one kill, and the same picture afterwards."""
-        name, device, act = self.chance.choice(MODELS), self.chance.choice(DEVICES), self.chance.choice(ACTS)
+        name, device, act = self.chance.choice(self.models), self.chance.choice(self.names), self.chance.choice(ACTS)
         before = self.broker.devices()[device]
         began = time.monotonic()
-        self.client.send(self._command(act, name, device))
+        self.client.send({**self._command(act, name, device), "request_id": self._new_id()})
+        acts = {self._last_id: act}
+        if self.chance.random() < BEHIND:
+            other = self.chance.choice([one for one in self.models if one != name])
+            self.client.send({**self._command("load_model", other, device), "request_id": self._new_id()})
+            acts[self._last_id] = "load behind it"
         time.sleep(self.chance.uniform(0.0, self.longest))
         with contextlib.suppress(ProcessLookupError):
             os.kill(before["pid"], signal.SIGKILL)
-        reply, _ = self.client.receive()
-        error = (reply.get("error") or {}).get("code")
-        assert reply["success"] or error in LIKELY, reply
-        self.answers[f"{act}: {error or 'done'}"] += 1
+        while acts:
+            reply, _ = self.client.receive()
+            error = (reply.get("error") or {}).get("code")
+            assert reply["success"] or error in LIKELY, reply
+            self.answers[f"{acts.pop(reply['request_id'])}: {error or 'done'}"] += 1
         wait_for(lambda: self.broker.devices()[device]["generation"] > before["generation"], self.broker)
         wait_for(lambda: self.broker.devices()[device]["state"] == "ready", self.broker)
         self.longest = min(1.0, max(0.1, 0.9 * self.longest + 0.1 * (time.monotonic() - began)))
@@ -129,14 +155,21 @@ class Kills:
         return int(psutil.Process(self.broker.process.pid).memory_info().rss)
 
 
-def run(models: Path, folder: Path, kills: int, seed: int) -> Kills:
+def make_profiles(models: Path) -> None:
+    """The models of virtual devices."""
+    models.mkdir()
+    for name in MODELS["virtual"]:
+        profile(models, name, size_bytes=MODEL_BYTES, load_ms=LOAD_MS, step_ms=STEP_MS)
+
+
+def run(models: Path, folder: Path, kills: int, seed: int, kind: str = "cpu") -> Kills:
     """So many rounds. Raises AssertionError."""
     restarts = "[restarts]\nfailures = 1000\n"
     config = folder / "vrambroker.toml"
     config.write_text(restarts)
     budget = str(BUDGET_BYTES)
-    with serving(folder, models, devices="cpu:2", vram=budget, ram=budget, config=str(config)) as broker:
-        found = Kills(broker, seed)
+    with serving(folder, models, devices=f"{kind}:2", vram=budget, ram=budget, config=str(config)) as broker:
+        found = Kills(broker, kind, seed)
         found.begin()
         found.clear()
         before, sockets = found.resident_bytes(), found.sockets()
@@ -157,13 +190,14 @@ def main() -> None:
     from demo.models import make_models  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kind", choices=tuple(MODELS), default="cpu")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vrambroker-kills-") as name:
         models = Path(name) / "models"
-        make_models(models)
-        found = run(models, Path(name), options.kills, options.seed)
+        (make_models if options.kind == "cpu" else make_profiles)(models)
+        found = run(models, Path(name), options.kills, options.seed, options.kind)
     for answer, count in sorted(found.answers.items()):
         sys.stdout.write(f"{count:4} {answer}\n")
     sys.stdout.write(f"loads afterwards came from {dict(found.sources)}\n")
