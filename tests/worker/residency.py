@@ -26,11 +26,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from protocol import commands as c
-from protocol.enums import CoordinationMode, Tier
+from protocol.enums import CoordinationMode, LoadingStrategy, Tier
 from protocol.errors import ErrorCode
+from protocol.link import Prefetch
 from protocol.replies import GenerateReply, LoadModelReply
 from tests.ramtier.machine import Machine, machine_of
-from tests.worker.bench import Bench, worker_spec
+from tests.worker.bench import Bench, model_ref, worker_spec
 from worker import identity, weights
 from worker.job import Job, Outcome
 
@@ -43,7 +44,11 @@ SIZES = tuple(itertools.product((1, 2), (0, 1, 2)))
 """Models that a device and the RAM tier have room for."""
 EXPECTED = (ErrorCode.INSUFFICIENT_MEMORY, ErrorCode.CANCELLED)
 FAILING = ("worker.weights.Arena", "ramtier.blocks.Block.write", "worker.reader.Reader._read_all")
-STEPS = ("draw", "draw", "load", "host", "force", "unload", "clear", "pin", "unpin", "copy", "kill", "fail", "cancel")
+STEPS = (
+    *("draw", "draw", "load", "host", "lazy", "force", "unload", "clear"),
+    *("pin", "unpin", "copy", "ahead", "kill", "fail", "cancel"),
+)
+PATIENCE_SECONDS = 60.0
 
 
 def make_models(source: Path, root: Path) -> None:
@@ -79,10 +84,14 @@ class World:
         match act:
             case "draw":
                 self._draw(bench, name)
-            case "load" | "force" | "host":
+            case "load" | "force" | "host" | "lazy":
                 mode = CoordinationMode.RAM_TO_VRAM if act == "host" else None
-                command = c.LoadModel(model_id=name, force=act == "force", coordination_mode=mode)
+                strategy = LoadingStrategy.LAZY if act == "lazy" else LoadingStrategy.DEFAULT
+                force = act == "force"
+                command = c.LoadModel(model_id=name, force=force, coordination_mode=mode, loading_strategy=strategy)
                 self._accept(bench.run(command, name))
+            case "ahead":
+                self._ahead(bench, name)
             case "unload" | "clear":
                 self._accept(bench.run(c.UnloadModel(model_id=name, clear_cache=act == "clear"), name))
             case "pin" | "unpin":
@@ -102,6 +111,16 @@ class World:
             one.engine.idle()
             one.told.clear()
         self.check()
+
+    def _ahead(self, bench: Bench, name: str) -> None:
+        """A model is read ahead while another, or the same, is drawn with."""
+        prefetcher = bench.engine.prefetcher
+        prefetcher.want(Prefetch(model=model_ref(self.root, name)))
+        self._draw(bench, self.chance.choice(NAMES))
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not prefetcher.idle():
+            assert time.monotonic() < end, f"{name} is read ahead for ever: {self.log}"
+            time.sleep(0.005)
 
     def _draw(self, bench: Bench, name: str) -> None:
         command = c.Generate(model_id=name, prompt="a small boat", steps=1, seed=7, width=32, height=32)
