@@ -9,7 +9,7 @@ import pytest
 
 from tests.worker.residency import SIZES, live, make_models, model_bytes, quick_copies
 
-STEPS = 30
+STEPS = 22
 SEED = 5
 
 

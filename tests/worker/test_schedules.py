@@ -137,12 +137,12 @@ def test_a_model_distilled_for_few_steps_is_drawn_in_few_where_nobody_asks(
     name = shelf.add("m", config=config)
     index = shelf.root / "m/model_index.json"
     index.write_text(index.read_text().replace("EulerDiscreteScheduler", class_name))
-    command = c.Generate(model_id=name, prompt="a boat", seed=7, width=64, height=64)
+    command = c.Generate(model_id=name, prompt="a boat", seed=7, width=32, height=32)
     outcome = shelf.bench.run(command, name)
     assert isinstance(outcome.reply, GenerateReply), outcome.reply.error
     assert outcome.reply.steps_done == steps
     asked = c.Generate(
-        model_id=name, prompt="a boat", seed=7, width=64, height=64, steps=steps, guidance_scale=guidance
+        model_id=name, prompt="a boat", seed=7, width=32, height=32, steps=steps, guidance_scale=guidance
     )
     assert shelf.bench.run(asked, name).attachments == outcome.attachments
 
