@@ -28,6 +28,7 @@ from settings.logs import Logger
 from worker.filling import chooser, filled
 from worker.identity import identity
 from worker.originals import Names, own_places
+from worker.prefetch import Interruption
 from worker.reader import Choose, Reader
 from worker.skeleton import CONFIG, check_folder, check_scheduler
 from worker.stock import Stock
@@ -61,7 +62,7 @@ def told(what: str, code: ErrorCode = ErrorCode.MODEL_INCOMPATIBLE) -> Iterator[
     """
     try:
         yield
-    except (Fault, MemoryError, torch.OutOfMemoryError):
+    except (Fault, Interruption, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         # What libraries say may show paths and code: the log has it, the client has the kind.

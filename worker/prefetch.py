@@ -19,11 +19,15 @@ LOOK_SECONDS = 0.05
 log = Logger()
 
 
-class Stopped(Exception):
+class Interruption(Exception):
+    """A reading ends without fault of its model: nobody who tells of faults may take it for one."""
+
+
+class Stopped(Interruption):
     """The reading is given up, or has to wait."""
 
 
-class Full(Exception):
+class Full(Interruption):
     """The RAM tier has no room that nobody uses."""
 
 

@@ -20,6 +20,9 @@ BASE_WIDTH = 96
 
 HALF_BYTES = 2
 
+MOST_SHAPES = 64
+"""Remembered of one model; the one measured longest ago is forgotten."""
+
 
 class Shape(Record, frozen=True):
     """What decides a run's memory; sides in pixels, None for the model's own."""
@@ -51,6 +54,8 @@ class Work:
 
     def note(self, shape: Shape, size_bytes: int) -> None:
         self._measured[shape] = max(0, size_bytes)
+        if len(self._measured) > MOST_SHAPES:
+            del self._measured[next(iter(self._measured))]
 
     def expected(self, shape: Shape) -> int:
         """Bytes beside the weights."""

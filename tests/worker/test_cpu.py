@@ -438,7 +438,9 @@ def test_a_runs_memory_is_derived_before_it_is_measured(model_root: Path, tmp_pa
     assert held == {names[0]: Tier.VRAM, names[1]: Tier.RAM}
 
 
-@pytest.mark.parametrize("name", ["tiny-sd15", "tiny-sd21", "tiny-sdxl", "tiny-sd3", "tiny-flux", "tiny-qwen-image"])
+@pytest.mark.parametrize(
+    "name", ["tiny-sd15", "tiny-sd21", "tiny-sdxl", "tiny-sd3", "tiny-flux", "tiny-qwen-image", "tiny-z-image"]
+)
 def test_what_is_derived_is_near_what_is_measured(model_root: Path, name: str) -> None:
     bench = Bench(model_root, worker_spec(model_root))
     bench.reply(LoadModelReply, c.LoadModel(model_id=name), name)

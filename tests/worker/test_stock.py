@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ from ramtier.tier import SharedTier
 from tests.ramtier.machine import Machine, machine_of
 from tests.worker.bench import Bench, model_ref, worker_spec
 from worker import identity
+from worker.loading import read_ahead
+from worker.prefetch import Full, Watch
 from worker.reader import Reader
 
 TIER_BYTES = 64 << 20
@@ -197,6 +200,10 @@ def test_a_tier_that_is_lost_is_an_empty_one(machine: Machine, root: Path) -> No
 def ahead(bench: Bench, name: str, **fields: object) -> None:
     """Read a model ahead, to the end."""
     bench.engine.prefetcher.want(Prefetch(model=model_ref(bench.root, name), **fields))  # type: ignore[arg-type]
+    wait_idle(bench)
+
+
+def wait_idle(bench: Bench) -> None:
     for _ in range(4000):
         if bench.engine.prefetcher.idle():
             return
@@ -337,3 +344,38 @@ def test_a_model_larger_than_the_device_is_refused_however_lazy(root: Path, mach
     command = c.LoadModel(model_id=FOLDER, loading_strategy=LoadingStrategy.LAZY)
     assert bench.error(command, FOLDER).code is ErrorCode.INSUFFICIENT_MEMORY
     assert not bench.engine.cache.listing() and machine.keeper.used_bytes == 0
+
+
+@pytest.mark.parametrize("name", [FOLDER, SINGLE])
+def test_a_reading_that_a_load_interrupts_goes_on_afterwards(
+    root: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    bench = worker(root, machine.worker())
+    began, gate = threading.Event(), threading.Event()
+    read_all = Reader._read_all
+
+    def slowly(reader: Reader, pieces: list[Any]) -> None:
+        began.set()
+        while not gate.wait(0.005):
+            reader._check()
+        read_all(reader, pieces)
+
+    monkeypatch.setattr(Reader, "_read_all", slowly)
+    prefetcher = bench.engine.prefetcher
+    prefetcher.want(Prefetch(model=model_ref(root, name)))
+    assert began.wait(60)
+    with prefetcher.held_off("another", lambda: None):
+        assert machine.keeper.used_bytes == 0
+    gate.set()
+    wait_idle(bench)
+    assert load(bench, name).cache.source is LoadSource.RAM
+
+
+def test_a_tier_that_is_full_in_the_end_is_no_fault_of_the_model(
+    root: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = worker(root, machine.worker())
+    monkeypatch.setattr(SharedTier, "reserve", lambda *_, **__: None)
+    wish = Prefetch(model=model_ref(root, FOLDER))
+    with pytest.raises(Full):
+        read_ahead(bench.engine, wish, Watch(lambda: None, lambda: None))

@@ -363,6 +363,17 @@ def test_a_model_that_was_read_ahead_comes_from_ram(virtual: Bench) -> None:
     assert load(virtual, ONE).cache.source is LoadSource.DISK
 
 
+def test_of_what_was_read_ahead_only_what_left_is_read_again(virtual: Bench) -> None:
+    ahead(virtual, ONE)
+    held = virtual.engine.ram
+    assert held.reserve({"other": held.budget_bytes - 100}, evict=False) is not None, "one of two parts goes for it"
+    assert 0 < held.used_bytes - (held.budget_bytes - 100) < 1000
+    held.abandon("other")
+    ahead(virtual, ONE)
+    assert held.used_bytes == 1000
+    assert load(virtual, ONE).cache.source is LoadSource.RAM
+
+
 def test_what_was_read_ahead_goes_first_where_a_model_leaves_for_ram(tmp_path: Path) -> None:
     for name, size in (("one", 1000), ("five", 5000)):
         write_profile(tmp_path, name, size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.work import Shape, Work, bytes_per_pixel
+from worker.work import MOST_SHAPES, Shape, Work, bytes_per_pixel
 
 
 def shape(width: int | None = None, height: int | None = None, images: int = 1, scale: float | None = None) -> Shape:
@@ -31,6 +31,15 @@ def test_another_shape_needs_the_least_that_those_measured_let_expect() -> None:
     assert work.expected(shape(4, 4)) == 100
     work.note(shape(16, 8), 150)
     assert work.expected(shape(16, 16)) == 300
+
+
+def test_the_shape_measured_longest_ago_is_forgotten() -> None:
+    work = Work(10.0, 8)
+    for number in range(MOST_SHAPES):
+        work.note(shape(scale=float(number)), 5)
+    assert work.measured(shape(scale=0.0)) == 5
+    work.note(shape(scale=-1.0), 5)
+    assert work.measured(shape(scale=0.0)) is None and work.measured(shape(scale=1.0)) == 5
 
 
 def test_less_than_the_weights_is_nothing() -> None:

@@ -96,8 +96,10 @@ class VirtualDevice(Device):
         profile = build.file.profile
         if profile is None:
             return 0
-        sizes = {_key(Content.read(build.file.path), p.name): p.tensor_bytes for p in build.file.parts}
-        if all(self.ram.has(key) for key in sizes):
+        content = Content.read(build.file.path)
+        parts = {_key(content, part.name): part.tensor_bytes for part in build.file.parts}
+        sizes = {key: size for key, size in parts.items() if not self.ram.has(key)}
+        if not sizes:
             return 0
         end = time.monotonic() + profile.load_ms / 1000
         while (left := end - time.monotonic()) > 0:
