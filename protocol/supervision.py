@@ -10,7 +10,7 @@ import enum
 import msgspec
 from msgspec import Struct
 
-from protocol.enums import DeviceKind
+from protocol.enums import DeviceKind, LoadingStrategy, LoadPriority, ModelPrecision
 from protocol.records import Record
 from protocol.replies import Limits
 
@@ -55,6 +55,21 @@ class Quota(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     in_flight: int = 4096
 
 
+class Preload(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model to be loaded without anybody asking: on `device`, "" where it is placed best, `all` on each.
+
+    `keep_alive` in seconds, -1 until evicted. `loading_strategy` lazy brings it into the RAM tier alone.
+    """
+
+    model: str
+    device: str = ""
+    precision: ModelPrecision = ModelPrecision.Auto
+    loading_strategy: LoadingStrategy = LoadingStrategy.DEFAULT
+    priority: LoadPriority = LoadPriority.Normal
+    keep_alive: float = -1.0
+    pin: bool = False
+
+
 class BrokerSpec(Record, frozen=True, kw_only=True):
     """All that the broker is told at its start."""
 
@@ -77,6 +92,7 @@ class BrokerSpec(Record, frozen=True, kw_only=True):
     quota: Quota = Quota()
     quotas: dict[str, Quota] = {}
     """By a key's name, where it has one of its own."""
+    preload: list[Preload] = []
     commands_fd: int = -1
     events_fd: int = -1
     """Listening sockets of these addresses that the supervisor keeps; -1: the broker binds the address itself."""

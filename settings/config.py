@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from protocol.enums import DeviceKind
 from protocol.replies import Limits
-from protocol.supervision import ProgressBudgets, Quota
+from protocol.supervision import Preload, ProgressBudgets, Quota
 from settings import host
 
 DEFAULT_COMMANDS = "tcp://127.0.0.1:5555"
@@ -27,6 +27,7 @@ _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 
 _UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$")
 _DEVICES = re.compile(r"^(cuda|cpu|virtual)(?::(.+))?$")
+_PRELOAD = re.compile(r"(.+?)(?:@(all|(?:cuda|cpu|virtual):\d+))?")
 _MAX_DEVICES = 4096
 _RAM_SHARE = 4
 """One of so many parts of the host's memory is the RAM tier's, where nothing is configured."""
@@ -89,6 +90,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     curve: bool = False
     quota: Quota = Quota()
     quotas: dict[str, Quota] = {}
+    preload: tuple[Preload, ...] = ()
+    """The models to be loaded at the start and after their worker died, in this order."""
     cuda_visible: str | None = None
     """`CUDA_VISIBLE_DEVICES` as the operator set it; None where it is not set."""
 
@@ -131,6 +134,7 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limits: Limits | None = None
     curve: bool | None = None
     quotas: QuotaTable | None = None
+    preload: list[str | Preload] | None = None
 
 
 Table = TypeVar("Table", RestartLimits, ProgressBudgets, Quota)
@@ -170,6 +174,7 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
         "progress": _all_above_zero("progress", file.progress),
         "limits": _limits(file.limits),
         "curve": file.curve,
+        "preload": _preload(text("PRELOAD", None), file.preload),
         "cuda_visible": env.get("CUDA_VISIBLE_DEVICES"),
         **_quotas(file.quotas),
     }
@@ -279,6 +284,25 @@ def _quotas(table: QuotaTable | None) -> dict[str, Any]:
     for where, one in (("quotas", quota), *((f"quotas.keys.{name}", one) for name, one in quotas.items())):
         _all_above_zero(where, one)
     return {"quota": quota, "quotas": quotas}
+
+
+def _preload(text: str | None, written: list[str | Preload] | None) -> tuple[Preload, ...] | None:
+    """Models by id, or with their device as `id@cpu:0`; in the file each may be a table instead. Raises ConfigError."""
+    found: list[Preload] = []
+    for one in text.split(",") if text is not None else written or ():
+        entry = one
+        if isinstance(one, str):
+            match = _PRELOAD.fullmatch(one.strip())
+            entry = Preload(model=match[1], device=match[2] or "") if match else Preload(model="")
+        assert isinstance(entry, Preload)
+        if not entry.model:
+            raise ConfigError(f"preload has the entry '{one}': it names no model")
+        if not (entry.keep_alive == -1 or 0 <= entry.keep_alive < float("inf")):
+            raise ConfigError(
+                f"preload: keep_alive of {entry.model} is {entry.keep_alive:g}: expected seconds of at least 0, or -1"
+            )
+        found.append(entry)
+    return tuple(found) if text is not None or written is not None else None
 
 
 def _roots(text: str | None) -> tuple[Path, ...] | None:

@@ -90,6 +90,7 @@ class Answers:
         if job.on_final is not None:
             job.final = self._final(job, body, attachments, success=success)
             job.on_final(job, job.final.at)
+            context.leaderless += context.coalescing.ended(job)
             return
         for waiter in job.waiters:
             self._send(waiter, respell(body, job.spelling, waiter.spelling), attachments)

@@ -31,6 +31,7 @@ from broker.core.events import (
 from broker.core.finals import Store
 from broker.core.incidents import Incidents
 from broker.core.intake import Intake
+from broker.core.preloads import Preloads
 from broker.core.workforce import Workforce
 from protocol.enums import JobState
 from protocol.errors import ErrorCode, Fault
@@ -65,6 +66,7 @@ class Core:
         desk = Desk(context, self._answers, self._dispatch)
         self._intake = Intake(context, self._answers, self._dispatch, desk)
         self._workforce = Workforce(context, self._answers, self._dispatch, self._intake)
+        self._preloads = Preloads(context, self._dispatch, self._intake.replace)
         self._incidents = Incidents(context, self._answers, self._dispatch)
         self.forgot = False
         """What was remembered could not be read."""
@@ -130,6 +132,7 @@ class Core:
     def _watch(self, now: float) -> None:
         self.context.timers.at(now + WATCH_SECONDS, self._watch)
         self._workforce.watch(now)
+        self._preloads.look(now)
         self.context.store.expire(now)
         if now >= self._remember_at:
             self._remember_at = now + REMEMBER_SECONDS

@@ -41,19 +41,29 @@ class Dispatch:
 
     def own_command(self, command: c.Command, behalf: Job) -> Job:
         """A command of the broker's own, on behalf of a client's; its id is one that no client can send."""
-        spelling = Spelling(encoding=Encoding.MSGPACK)
+        job = self._own(command, behalf.request_id, behalf.client, behalf.arrived)
+        job.deadline = behalf.deadline
+        return job
+
+    def house_command(self, command: c.Command, name: str, now: float) -> Job:
+        """A command of the broker's own on nobody's behalf; it ends at its action's own deadline."""
+        job = self._own(command, name, b"", now)
+        job.deadline = now + job.action.timeout_seconds
+        job.timer = self._context.timers.at(job.deadline, lambda _: self.expire(job))
+        return job
+
+    def _own(self, command: c.Command, name: str, client: bytes, arrived: float) -> Job:
         number = self._context.new_id()
         job = Job(
-            f"{behalf.request_id} {number}",
+            f"{name} {number}",
             command,
             BY_COMMAND[type(command)],
-            client=behalf.client,
+            client=client,
             body=(encode_command(command, Encoding.MSGPACK),),
-            spelling=spelling,
-            arrived=behalf.arrived,
+            spelling=Spelling(encoding=Encoding.MSGPACK),
+            arrived=arrived,
             warnings=[],
         )
-        job.deadline = behalf.deadline
         self._context.jobs.add(job)
         return job
 

@@ -63,6 +63,7 @@ def broker_spec(settings: Settings, addresses: Addresses, workers: Iterable[tupl
         keys=str(settings.keys),
         quota=settings.quota,
         quotas=settings.quotas,
+        preload=list(settings.preload),
         survivors=[child.name for child, _ in pairs if child.process is not None],
         data=str(settings.data),
         commands_fd=descriptor(addresses.commands_listener),

@@ -38,7 +38,7 @@ from protocol.enums import (
 from protocol.errors import ErrorCode, Fault
 from protocol.link import Assign, CancelJob, CatalogEntries, JobUpdate, Message, ModelRef, Register, Report
 from protocol.records import ModelInfo, ModelMemoryUsage, ModelPerformance
-from protocol.supervision import BrokerSpec, DeviceSlot, KillChild
+from protocol.supervision import BrokerSpec, DeviceSlot, KillChild, Preload
 from protocol.telemetry import DeviceIdentity, DeviceMemory, MemoryPressure, ModelResidency, Telemetry
 
 CATALOG = b"catalog/1"
@@ -95,6 +95,7 @@ class Room:
         survivors: Sequence[str] = (),
         store: MemoryStore | None = None,
         remembered: bytes = b"",
+        preload: Sequence[Preload] = (),
     ) -> None:
         self.now = 1000.0
         self.expects_incidents = False
@@ -109,6 +110,7 @@ class Room:
             limits=limits or r.Limits(),
             silence_ms=silence_ms,
             survivors=list(survivors),
+            preload=list(preload),
             version="0",
         )
         self.core = Core(

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from protocol.enums import DeviceKind
+from protocol.enums import DeviceKind, ModelPrecision
 from protocol.replies import Limits
+from protocol.supervision import Preload
 from settings import host
 from settings.config import ConfigError, DeviceRequest, Settings, devices, load, runtime_folder, size
 
@@ -61,6 +62,15 @@ SETTINGS: list[Row] = [
     ("VRAM", "512MiB", "vram_bytes", 512 * MIB, 'vram = "256MiB"', 256 * MIB),
     ("RAM", "512MiB", "ram_bytes", 512 * MIB, 'ram = "0"', 0),
     ("RAM", "1GiB", "ram_bytes", 1 << 30, "ram = 4096", 4096),
+    ("PRELOAD", "a, b@cpu:1", "preload", (Preload(model="a"), Preload(model="b", device="cpu:1")), "preload = []", ()),
+    (
+        "PRELOAD",
+        "a@b@all",
+        "preload",
+        (Preload(model="a@b", device="all"),),
+        'preload = ["x@y"]',
+        (Preload(model="x@y"),),
+    ),
     ("DRAIN", "2.5", "drain_seconds", 2.5, "drain_seconds = 4", 4.0),
 ]
 
@@ -261,3 +271,24 @@ def test_settings_do_not_change() -> None:
     assert isinstance(settings, Settings)
     with pytest.raises(AttributeError):
         settings.admin = True  # type: ignore[misc]
+
+
+def test_what_is_preloaded_may_be_a_table_in_the_file(toml: Toml) -> None:
+    settings = load(toml('preload = ["a", { model = "b", pin = true, precision = "Float16", keep_alive = 60 }]'), {})
+    second = Preload(model="b", pin=True, precision=ModelPrecision.Float16, keep_alive=60.0)
+    assert settings.preload == (Preload(model="a"), second)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('preload = [""]', "it names no model"),
+        ('preload = ["a", { model = "b", keep_alive = -2 }]', "keep_alive of b is -2"),
+        ('preload = [{ model = "b", keep_alive = inf }]', "keep_alive of b is inf"),
+        ('preload = [{ model = "b", pinned = true }]', "pinned"),
+        ("preload = [{ pin = true }]", "model"),
+    ],
+)
+def test_what_cannot_be_preloaded_is_named(line: str, said: str, toml: Toml) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load(toml(line), {})
