@@ -247,6 +247,25 @@ def test_no_child_outlives_a_killed_supervisor(tmp_path: Path) -> None:
         assert not alive
 
 
+def test_what_is_preloaded_is_there_and_comes_back_with_its_worker(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    for name in ("alpha", "beta"):
+        profile(models, name)
+    with serving(tmp_path, models, devices="virtual:2", preload="alpha@virtual:1,beta") as broker:
+        client = broker.connect()
+
+        def held() -> dict[str, str]:
+            status = client.ask({"action": "get_vram_model_status"})
+            return {entry["model_id"]: entry["device_id"] for entry in status["models"] if entry["tier"] == "vram"}
+
+        wait_for(lambda: held() == {"alpha": "virtual:1", "beta": "virtual:0"}, broker)
+        pid = broker.devices()["virtual:1"]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: broker.devices()["virtual:1"]["pid"] not in (None, pid), broker)
+        wait_for(lambda: held() == {"alpha": "virtual:1", "beta": "virtual:0"}, broker)
+
+
 def test_stop_answers_what_waits_and_exits_clean(tmp_path: Path) -> None:
     models = tmp_path / "models"
     models.mkdir()
