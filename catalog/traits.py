@@ -27,7 +27,14 @@ from protocol.records import (
 )
 from protocol.replies import Limits
 
-PICTURE_PRECISIONS = [PrecisionMode.Float32, PrecisionMode.Float16, PrecisionMode.BFloat16]
+PICTURE_PRECISIONS = [
+    PrecisionMode.Float32,
+    PrecisionMode.Float16,
+    PrecisionMode.BFloat16,
+    PrecisionMode.Float8,
+    PrecisionMode.Int8,
+    PrecisionMode.Int4,
+]
 FILE_PRECISIONS = {
     "F32": PrecisionMode.Float32,
     "F16": PrecisionMode.Float16,

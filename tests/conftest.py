@@ -34,6 +34,7 @@ _SLOW = (
     "worker/test_modes.py",
     "worker/test_originals.py",
     "worker/test_process.py",
+    "worker/test_quantization.py",
     "worker/test_reader.py",
     "worker/test_residency.py",
     "worker/test_scales.py",

@@ -41,6 +41,7 @@ TORCH_FILES = {
     "worker/originals.py",
     "worker/parts.py",
     "worker/pipelines.py",
+    "worker/quantization.py",
     "worker/reader.py",
     "worker/running.py",
     "worker/scales.py",

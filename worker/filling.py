@@ -15,6 +15,7 @@ from accelerate import init_empty_weights
 
 from modelfiles.jsonfile import JsonObject
 from worker.originals import Names
+from worker.quantization import Scheme, prepare
 from worker.reader import Choose
 from worker.skeleton import module_of
 
@@ -31,16 +32,22 @@ def chooser(cls: Any, wanted: torch.dtype) -> Choose:
     return choose
 
 
-def filled(cls: Any, config: JsonObject, skeleton: torch.nn.Module, found: Names) -> torch.nn.Module:
+def filled(
+    cls: Any, config: JsonObject, skeleton: torch.nn.Module, found: Names, scheme: Scheme | None = None
+) -> torch.nn.Module:
     """The module with these tensors, which become its own; `skeleton` says which of its places share one.
 
     The skeleton itself becomes the module where files have all that it holds. Else it is built once more, for what its
-    class computes.
+    class computes. With a `scheme` the tensors are those of a quantized module.
     """
+    if scheme is not None:
+        prepare(skeleton, scheme)
     module, places = skeleton, _places(skeleton)
     if _computes(skeleton, found):
         with init_empty_weights(include_buffers=False):
             module = module_of(cls, config)
+        if scheme is not None:
+            prepare(module, scheme)
     own = module.state_dict(keep_vars=True)
     state = {name: tensor.contiguous() for name, tensor in found.items() if name in own}
     module.load_state_dict(state, strict=False, assign=True)

@@ -18,7 +18,7 @@ import torch
 import transformers
 
 from modelfiles.jsonfile import JsonObject
-from protocol.enums import ModelPrecision
+from worker.devices.base import Build
 
 MAKER = (diffusers.__version__, transformers.__version__, str(torch.__version__))
 """Another version of a library may make other tensors of the same files."""
@@ -34,7 +34,7 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 def identity(
     cls: type[Any],
     config: JsonObject,
-    precision: ModelPrecision,
+    build: Build,
     files: Iterable[Path],
     *,
     names: Iterable[str] = (),
@@ -50,5 +50,5 @@ def identity(
             return ""
         marks.append((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
     kind = f"{cls.__module__}.{cls.__qualname__}"
-    told = (MAKER, kind, precision.value, config, sorted(marks), sorted(names))
+    told = (MAKER, kind, build.precision.value, build.compute.value, config, sorted(marks), sorted(names))
     return hashlib.blake2b(_encoder.encode(told), digest_size=KEY_BYTES).hexdigest()

@@ -58,7 +58,7 @@ def read_parts(build: Build, configuration: Configuration | None, staging: Stagi
         return
     for part in build.file.parts:
         if part.files:
-            build_part(part, staging.folder(part.name, part.reads), build.precision, stock)
+            build_part(part, staging.folder(part.name, part.reads), build, stock)
 
 
 def _folder(build: Build, staging: Staging, stock: Stock, job: Job, tell: Tell) -> Pipelines:
@@ -70,7 +70,7 @@ def _folder(build: Build, staging: Staging, stock: Stock, job: Job, tell: Tell) 
     for part in file.parts:
         job.check()
         tell("build", reader.bytes)
-        components[part.name] = build_part(part, staging.folder(part.name, part.reads), build.precision, stock)
+        components[part.name] = build_part(part, staging.folder(part.name, part.reads), build, stock)
     job.phases["read_ms"] = reader.seconds * 1000
     job.phases["build_ms"] = (time.perf_counter() - began - reader.seconds) * 1000
     index = staging.file(str(Path(file.path) / folders.INDEX), folders.INDEX)

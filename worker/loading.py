@@ -274,7 +274,9 @@ def _inspected(
 
 def _plan(ref: ModelRef, file: ModelFile, resolved: Resolved, *, pace: Pace, anew: bool = False) -> Build:
     config_path = resolved.config_path or ref.config_path
-    return Build(file=file, precision=resolved.precision, config_path=config_path, pace=pace, anew=anew)
+    return Build(
+        file=file, precision=resolved.precision, compute=resolved.compute, config_path=config_path, pace=pace, anew=anew
+    )
 
 
 def _weight_files(file: ModelFile) -> list[Path]:
@@ -349,16 +351,16 @@ def _admit(
 
 
 def _smaller(engine: Engine, model_id: str, file: ModelFile, resolved: Resolved) -> list[Recovery]:
-    """The load at half the width, where that would fit the device."""
-    if resolved.precision is not ModelPrecision.Float32:
-        return []
+    """The load in fewer bits, as many as would fit the device."""
     device, total = engine.device, engine.keeper.room().total
-    halves = [p for p in (ModelPrecision.BFloat16, ModelPrecision.Float16) if p in device.precisions]
-    if not halves or precision.estimate_bytes(file, halves[0]) > total:
-        return []
-    configuration = {"precision": halves[0].value}
-    parameters = {"model_id": model_id, "device_id": engine.spec.device_id, "configuration": configuration}
-    return [Recovery(action="load_model", description=f"load in {halves[0].value}", parameters=parameters)]
+    own = precision.estimate_bytes(file, resolved.precision)
+    for choice in (*precision.WHOLE, ModelPrecision.Int8, ModelPrecision.Int4):
+        size = precision.estimate_bytes(file, choice)
+        if choice in device.precisions and size < own and size <= total:
+            configuration = {"precision": choice.value}
+            parameters = {"model_id": model_id, "device_id": engine.spec.device_id, "configuration": configuration}
+            return [Recovery(action="load_model", description=f"load in {choice.value}", parameters=parameters)]
+    return []
 
 
 def _promote(engine: Engine, job: Job, resident: Resident) -> int:

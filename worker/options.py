@@ -35,6 +35,7 @@ class Resolved(Record, frozen=True, kw_only=True):
     """A configuration with its defaults filled in. `flags` and `parameters` are asked for and cannot be had here."""
 
     precision: ModelPrecision
+    compute: ModelPrecision
     memory_fraction: float
     flags: tuple[str, ...]
     parameters: dict[str, Any]
@@ -63,6 +64,7 @@ def resolve(
         raise precision.refuse(wanted, device.precisions, model_id, device.identity().device_id)
     return Resolved(
         precision=wanted,
+        compute=precision.computed_in(wanted, file, device.computes_well),
         memory_fraction=configuration.memory_optimization.memory_fraction,
         flags=tuple(name for name in FLAG_REASONS if _fields(configuration)[name]),
         parameters=configuration.parameters,
@@ -105,6 +107,8 @@ def _precision_outcome(
             "file_precision": own.value if own else file.dtype,
             "bytes_before": file.tensor_bytes,
             "bytes_after": built.bytes,
+            "compute": resolved.compute.value,
+            "layers": built.layers_by_type(),
         },
     )
 

@@ -25,10 +25,12 @@ from modelfiles.model import Part
 from protocol.enums import ComponentType, ModelPrecision
 from protocol.errors import ErrorCode, Fault
 from settings.logs import Logger
+from worker.devices.base import Build
 from worker.filling import chooser, filled
 from worker.identity import identity
 from worker.originals import Names, own_places
 from worker.prefetch import Interruption
+from worker.quantization import Scheme, quantize
 from worker.reader import Choose, Reader
 from worker.skeleton import CONFIG, check_folder, check_scheduler
 from worker.stock import Stock
@@ -72,7 +74,14 @@ def told(what: str, code: ErrorCode = ErrorCode.MODEL_INCOMPATIBLE) -> Iterator[
         raise Fault(code, f"{what} could not be built: {type(error).__name__}") from None
 
 
-def build_part(part: Part, folder: str, precision: ModelPrecision, stock: Stock) -> Any:
+def scheme_of(build: Build, part: str) -> Scheme | None:
+    """How a part of this name holds its weights in fewer than 16 bits; None where it does not."""
+    if build.precision in DTYPES:
+        return None
+    return Scheme.of(build.precision, DTYPES[build.compute], part)
+
+
+def build_part(part: Part, folder: str, build: Build, stock: Stock) -> Any:
     """One part of a checked folder, in host memory; `folder` holds its files. Raises Fault."""
     if (part.library, part.class_name) not in COMPONENTS:
         raise Fault(
@@ -86,24 +95,29 @@ def build_part(part: Part, folder: str, precision: ModelPrecision, stock: Stock)
     skeleton, headers = check_folder(part.name, cls, Path(folder))
     config = read_object(Path(folder) / CONFIG)
 
+    dtype, scheme = DTYPES[build.compute], scheme_of(build, part.name)
+
     def fill(found: Names) -> torch.nn.Module:
-        module = filled(cls, config, skeleton, found)
+        module = filled(cls, config, skeleton, found, scheme)
         make_private(module, copied=True)
         return module
 
     def make() -> torch.nn.Module:
         places = own_places(skeleton, [tensor for header in headers.values() for tensor in header.tensors])
         if places is None:
-            return _by_library(part, cls, folder, precision)
-        return fill(_read(headers, places, chooser(cls, DTYPES[precision]), stock.reader))
+            made = _by_library(part, cls, folder, dtype)
+        else:
+            made = filled(cls, config, skeleton, _read(headers, places, chooser(cls, dtype), stock.reader))
+            make_private(made, copied=True)
+        return made if scheme is None else quantize(made, scheme, stock.reader.check)
 
     with told(part.name):
-        return stock.module(part.name, identity(cls, config, precision, headers), fill, make)
+        return stock.module(part.name, identity(cls, config, build, headers), fill, make)
 
 
-def _by_library(part: Part, cls: Any, folder: str, precision: ModelPrecision) -> torch.nn.Module:
+def _by_library(part: Part, cls: Any, folder: str, dtype: torch.dtype) -> torch.nn.Module:
     """A part whose files have names of older versions of its class, which its library knows. Raises Fault."""
-    wanted = {"dtype" if issubclass(cls, transformers.PreTrainedModel) else "torch_dtype": DTYPES[precision]}
+    wanted = {"dtype" if issubclass(cls, transformers.PreTrainedModel) else "torch_dtype": dtype}
     with told(part.name):
         model, info = cls.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **wanted

@@ -29,6 +29,16 @@ BITS = {
     ModelPrecision.Float16: 16,
     ModelPrecision.BFloat16: 16,
 }
+QUANTIZED = {
+    ModelPrecision.Int8: 8.1,
+    ModelPrecision.Float8: 8.1,
+    ModelPrecision.Int4: 4.6,
+}
+"""Weights in fewer than 16 bits, and what one takes with its share of the scales."""
+
+WHOLE = (ModelPrecision.BFloat16, ModelPrecision.Float16)
+"""What weights that are held in fewer bits are widened to, the better one first."""
+
 _FLOATS = tuple(name for name in DTYPE_BITS if name.startswith(("F", "BF")))
 
 
@@ -52,13 +62,20 @@ def automatic(file: ModelFile, computes_well: Sequence[ModelPrecision]) -> Model
     return computes_well[0]
 
 
+def computed_in(wanted: ModelPrecision, file: ModelFile, computes_well: Sequence[ModelPrecision]) -> ModelPrecision:
+    """The type that a model of this precision is computed in: its own, or for a quantized one a type of 16 bits."""
+    if wanted not in QUANTIZED:
+        return wanted
+    return next((one for one in (own(file), *WHOLE) if one in WHOLE and one in computes_well), WHOLE[0])
+
+
 def estimate_bytes(file: ModelFile, precision: ModelPrecision) -> int:
     """What the file's tensors take on a device: floating-point ones at the precision's width, others as they are."""
-    bits = BITS.get(precision)
+    bits = BITS.get(precision) or QUANTIZED.get(precision)
     if file.profile is not None or bits is None:
         return file.tensor_bytes
     return sum(
-        size * bits // DTYPE_BITS[dtype] if dtype in _FLOATS else size for dtype, size in file.dtype_bytes.items()
+        int(size * bits / DTYPE_BITS[dtype]) if dtype in _FLOATS else size for dtype, size in file.dtype_bytes.items()
     )
 
 

@@ -67,7 +67,7 @@ class Reader:
     """Reads for one load: `bytes` in `seconds` so far, in all; `tell` hears of the bytes, `check` raises to end it."""
 
     def __init__(self, check: Callable[[], None], tell: Callable[[int], None], pace: Pace = USUAL) -> None:
-        self._check = check
+        self.check = check
         self._tell = tell
         self._pace = pace
         self.bytes = 0
@@ -116,7 +116,7 @@ class Reader:
             waiting: set[Future[int]] = {pool.submit(self._piece, piece) for piece in pieces}
             try:
                 while waiting:
-                    self._check()
+                    self.check()
                     done, waiting = wait(waiting, LOOK_SECONDS, FIRST_COMPLETED)
                     self.bytes += sum(one.result() for one in done)
                     if time.monotonic() - self._told >= TELL_SECONDS:

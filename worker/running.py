@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -17,7 +18,7 @@ from protocol.enums import ModelPrecision
 from protocol.errors import ErrorCode, Fault, invalid
 from ramtier.blocks import Block
 from settings.logs import Logger
-from worker import pictures
+from worker import pictures, quantization
 from worker.components import Component, shared
 from worker.copying import copied
 from worker.devices.base import BuiltModel, Drawing, DrawOrder, LostError, PartBytes, Raster
@@ -37,7 +38,12 @@ class TorchModel(BuiltModel):
     """Components in host memory or on the device. A peak is measured once for each shape of run."""
 
     def __init__(
-        self, device: TorchDevice, pipelines: Pipelines, parts: list[PartBytes], precision: ModelPrecision
+        self,
+        device: TorchDevice,
+        pipelines: Pipelines,
+        parts: list[PartBytes],
+        precision: ModelPrecision,
+        compute: ModelPrecision,
     ) -> None:
         self.precision = precision
         self._device = device
@@ -53,11 +59,17 @@ class TorchModel(BuiltModel):
         self._is_aside = False
         self._claims = ExitStack()
         self._blocks: dict[Component, Block] = {}
-        self._work = _work(pipelines, precision)
+        self._work = _work(pipelines, compute)
         self._types = {
             name: {key: tensor.dtype for key, tensor in tensors_of(module).items()}
             for name, module in pipelines.named_modules()
         }
+
+    def layers_by_type(self) -> dict[str, int]:
+        found: Counter[str] = Counter()
+        for module in self._pipelines.modules():
+            found.update(quantization.layers_by_type(module))
+        return dict(found)
 
     def claim(self) -> None:
         wanted = [one for one in self._absent() if one.empty]

@@ -28,7 +28,8 @@ from worker.devices.base import Build
 from worker.filling import chooser, filled
 from worker.identity import identity
 from worker.job import Job
-from worker.parts import DTYPES, Tell, build_part, class_of, make_private, told
+from worker.parts import DTYPES, Tell, build_part, class_of, make_private, scheme_of, told
+from worker.quantization import quantize
 from worker.scales import check_scales, is_beside, scale_of, unscaled
 from worker.skeleton import CONFIG, SCHEDULER_CONFIG, Held, check_module
 from worker.staging import Staging
@@ -68,7 +69,7 @@ class Single:
                 with told(self._name, ErrorCode.MODEL_LOADING_FAILED):
                     component = self._found(part, modules.pop(part.name))
             elif part.name not in components:
-                component = build_part(part, str(self._folder / part.name), self._build.precision, stock)
+                component = build_part(part, str(self._folder / part.name), self._build, stock)
             else:
                 component = components[part.name]
             components[part.name] = component
@@ -157,19 +158,24 @@ class Single:
 
     def _found(self, part: Part, skeleton: torch.nn.Module) -> torch.nn.Module:
         """The part with its tensors, in the precision asked for."""
-        cls, config = class_of(part), self._config(part)
+        cls, config, scheme = class_of(part), self._config(part), scheme_of(self._build, part.name)
 
         def fill(found: originals.Names) -> torch.nn.Module:
-            module = filled(cls, config, skeleton, found)
+            module = filled(cls, config, skeleton, found, scheme)
             make_private(module, copied=True)
             return module
 
-        key = identity(cls, config, self._build.precision, [Path(self._weights)], names=part.prefixes)
-        return self._stock.module(part.name, key, fill, lambda: fill(self._read(part, skeleton)))
+        def make() -> torch.nn.Module:
+            made = filled(cls, config, skeleton, self._read(part, skeleton))
+            make_private(made, copied=True)
+            return made if scheme is None else quantize(made, scheme, self._stock.reader.check)
+
+        key = identity(cls, config, self._build, [Path(self._weights)], names=part.prefixes)
+        return self._stock.module(part.name, key, fill, make)
 
     def _read(self, part: Part, skeleton: torch.nn.Module) -> originals.Names:
         """The part's tensors by its module's names."""
-        cls, wanted = class_of(part), DTYPES[self._build.precision]
+        cls, wanted = class_of(part), DTYPES[self._build.compute]
         choose, names = chooser(cls, wanted), frozenset(tensor.name for tensor in self._header.tensors)
         scaled = {scale: tensor for tensor in names if (scale := scale_of(tensor, names))}
         raw = frozenset(scaled.values())

@@ -119,13 +119,6 @@ def test_auto_says_what_it_is(cpu: Bench) -> None:
     assert option.applied and option.reason is not None and option.reason.startswith("Auto is ")
 
 
-def test_widths_that_the_device_lacks_are_refused_naming_those_it_has(cpu: Bench) -> None:
-    configuration = ModelLoadConfiguration(precision=ModelPrecision.Int8)
-    error = cpu.error(c.LoadModel(model_id=SD15, configuration=configuration), SD15)
-    assert error.code is ErrorCode.NOT_SUPPORTED
-    assert error.details["precisions"] == ["Float32", "Float16", "BFloat16"]
-
-
 def test_weights_are_private_copies(cpu: Bench, tmp_path: Path) -> None:
     copy = tmp_path / SD15
     shutil.copytree(cpu.root / SD15, copy)

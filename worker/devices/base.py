@@ -57,11 +57,13 @@ class PartBytes(Record, frozen=True, kw_only=True):
 class Build(Record, frozen=True, kw_only=True):
     """How a model is to be built, and at which pace it is read; `config_path` "" where the file needs none.
 
+    `compute` is what weights in fewer bits are widened to where they are used, else the same as `precision`.
     `anew`: from its files, whatever of it is here already.
     """
 
     file: ModelFile
     precision: ModelPrecision
+    compute: ModelPrecision
     config_path: str = ""
     pace: Pace = Pace()
     anew: bool = False
@@ -176,6 +178,10 @@ class BuiltModel(ABC):
     @abstractmethod
     def release(self) -> int:
         """Give back every byte, wherever it is. The bytes that left the RAM tier. The model is not used again."""
+
+    def layers_by_type(self) -> dict[str, int]:
+        """How many layers hold their weights in which type of torch's; empty where there are none."""
+        return {}
 
     @abstractmethod
     def working_bytes(self, order: DrawOrder) -> int:

@@ -49,6 +49,9 @@ class TorchDevice(Device):
         ModelPrecision.Float32,
         ModelPrecision.Float16,
         ModelPrecision.BFloat16,
+        ModelPrecision.Float8,
+        ModelPrecision.Int8,
+        ModelPrecision.Int4,
     )
 
     components: Components
@@ -96,7 +99,7 @@ class TorchDevice(Device):
             pipelines, parts = load(build, checked, staging, stock, job=job, tell=tell)
             staging.verify()
             contents = staging.contents()
-        model = TorchModel(self, pipelines, parts, build.precision)
+        model = TorchModel(self, pipelines, parts, build.precision, build.compute)
         model.contents, model.source = contents, stock.source
         return model
 
