@@ -29,6 +29,7 @@ PRODUCT = [*MAY_IMPORT, "demo"]
 HEAVY = {"torch", "diffusers", "transformers"}
 TORCH_FILES = {
     "worker/arena.py",
+    "worker/attention.py",
     "worker/components.py",
     "worker/configurations.py",
     "worker/devices/cpu.py",
@@ -43,6 +44,7 @@ TORCH_FILES = {
     "worker/pipelines.py",
     "worker/quantization.py",
     "worker/reader.py",
+    "worker/run.py",
     "worker/running.py",
     "worker/scales.py",
     "worker/schedules.py",

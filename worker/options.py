@@ -5,6 +5,7 @@ Decides what a configuration means once resolved; knows nothing of how models ar
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,29 +16,32 @@ from protocol.errors import Fault, invalid
 from protocol.records import ModelLoadConfiguration, Record
 from protocol.replies import OptionOutcome
 from worker import precision
-from worker.devices.base import BuiltModel, Device
+from worker.devices.base import Applied, BuiltModel, Device
 
-FLAG_REASONS = {
-    "enable_attention_slicing": "this worker runs the attention that its device has fastest",
-    "enable_cpu_offloading": "this worker keeps a model whole on its device",
-    "enable_model_splitting": "this worker keeps a model whole on its device",
-    "enable_tensor_rt": "TensorRT is not part of this worker",
-    "enable_onnx": "ONNX Runtime is not part of this worker",
-    "enable_compilation": "this worker runs models without compilation",
-    "enable_flash_attention": "this worker leaves the choice of attention kernel to torch",
-}
-"""The switches, in the order of the host's types, and why each has no effect."""
+SLICING, OFFLOADING, SPLITTING = "enable_attention_slicing", "enable_cpu_offloading", "enable_model_splitting"
+TENSOR_RT, ONNX, COMPILATION = "enable_tensor_rt", "enable_onnx", "enable_compilation"
+FLASH = "enable_flash_attention"
+
+FLAGS = (SLICING, OFFLOADING, SPLITTING, TENSOR_RT, ONNX, COMPILATION, FLASH)
+"""The switches, in the order of the host's types."""
+
+EXCLUSIVE = ((SLICING, FLASH), (OFFLOADING, SPLITTING), (TENSOR_RT, ONNX, COMPILATION))
+"""Of each of these the first that can be had is applied."""
 
 UNKNOWN_PARAMETER = "no parameter of this name is known"
 
 
 class Resolved(Record, frozen=True, kw_only=True):
-    """A configuration with its defaults filled in. `flags` and `parameters` are asked for and cannot be had here."""
+    """A configuration with its defaults filled in. `flags` are asked for; of those `chosen` can be had here, `refused`
+    says why the others cannot.
+    """
 
     precision: ModelPrecision
     compute: ModelPrecision
     memory_fraction: float
     flags: tuple[str, ...]
+    chosen: tuple[str, ...]
+    refused: dict[str, str]
     parameters: dict[str, Any]
     config_path: str
 
@@ -62,11 +66,15 @@ def resolve(
         wanted = precision.automatic(file, device.computes_well)
     elif wanted not in device.precisions:
         raise precision.refuse(wanted, device.precisions, model_id, device.identity().device_id)
+    flags = tuple(name for name in FLAGS if _fields(configuration)[name])
+    refused = _refused(flags, device)
     return Resolved(
         precision=wanted,
         compute=precision.computed_in(wanted, file, device.computes_well),
         memory_fraction=configuration.memory_optimization.memory_fraction,
-        flags=tuple(name for name in FLAG_REASONS if _fields(configuration)[name]),
+        flags=flags,
+        chosen=tuple(name for name in flags if name not in refused),
+        refused=refused,
         parameters=configuration.parameters,
         config_path=config_path,
     )
@@ -79,14 +87,33 @@ def outcomes(
     found = [_precision_outcome(requested, resolved, file, built)]
     if resolved.memory_fraction:
         found.append(_fraction_outcome(resolved.memory_fraction, built.bytes, total_bytes))
-    found += [
-        OptionOutcome(option=name, requested=True, applied=False, reason=FLAG_REASONS[name]) for name in resolved.flags
-    ]
+    applied = built.apply(resolved.chosen)
+    found += [_flag_outcome(name, applied.get(name), resolved.refused) for name in resolved.flags]
     fields = _fields(requested)
     for key, value in resolved.parameters.items():
         reason = f"{key} is a field of the configuration, answered as {key}" if key in fields else UNKNOWN_PARAMETER
         found.append(OptionOutcome(option=f"parameters.{key}", requested=value, applied=False, reason=reason))
     return found
+
+
+def _refused(flags: Sequence[str], device: Device) -> dict[str, str]:
+    """Why flags cannot be had: the device has none, or another that excludes them is applied."""
+    refused: dict[str, str] = {}
+    for name in flags:
+        rivals = next((group for group in EXCLUSIVE if name in group), ())
+        first = next((one for one in rivals if one in flags and one not in refused), name)
+        reason = device.refuses(name)
+        if reason:
+            refused[name] = reason
+        elif first != name:
+            refused[name] = f"{first} is applied, which excludes it"
+    return refused
+
+
+def _flag_outcome(name: str, applied: Applied | None, refused: Mapping[str, str]) -> OptionOutcome:
+    reason = refused.get(name) if applied is None else applied.reason
+    evidence = None if applied is None else applied.evidence
+    return OptionOutcome(option=name, requested=True, applied=evidence is not None, reason=reason, evidence=evidence)
 
 
 def _precision_outcome(

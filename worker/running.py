@@ -1,9 +1,7 @@
-"""A real model: its moves between tiers, and a run of its pipeline, timed, stoppable between steps."""
+"""A real model: its moves between tiers, and its runs under the flags that are in force."""
 
 from __future__ import annotations
 
-import inspect
-import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,27 +9,22 @@ from typing import Any
 
 import msgspec
 import torch
-from PIL import Image
 
-from protocol.drawing import Mode
 from protocol.enums import ModelPrecision
-from protocol.errors import ErrorCode, Fault, invalid
 from ramtier.blocks import Block
-from settings.logs import Logger
-from worker import pictures, quantization
+from worker import attention, quantization
 from worker.components import Component, shared
 from worker.copying import copied
-from worker.devices.base import BuiltModel, Drawing, DrawOrder, LostError, PartBytes, Raster
+from worker.devices.base import Applied, BuiltModel, Drawing, DrawOrder, LostError, PartBytes
 from worker.devices.torch_device import TorchDevice
 from worker.job import Job
+from worker.options import FLASH, SLICING
 from worker.parts import DTYPES
 from worker.pipelines import Pipelines
 from worker.reader import Reader
+from worker.run import Run
 from worker.weights import tensors_of
 from worker.work import Shape, Work, bytes_per_pixel
-
-DEFAULT_STRENGTH = 0.8
-log = Logger()
 
 
 class TorchModel(BuiltModel):
@@ -46,6 +39,8 @@ class TorchModel(BuiltModel):
         compute: ModelPrecision,
     ) -> None:
         self.precision = precision
+        self._compute = DTYPES[compute]
+        self._flags: tuple[str, ...] = ()
         self._device = device
         self._pipelines = pipelines
         found = shared(pipelines.components, parts, device.components)
@@ -64,6 +59,29 @@ class TorchModel(BuiltModel):
             name: {key: tensor.dtype for key, tensor in tensors_of(module).items()}
             for name, module in pipelines.named_modules()
         }
+
+    def apply(self, flags: Sequence[str]) -> dict[str, Applied]:
+        self._flags = tuple(flags)
+        found = attention.layers(self._pipelines.modules())
+        applied: dict[str, Applied] = {}
+        for flag in flags:
+            if flag == SLICING:
+                applied[flag] = Applied(evidence={"attention_layers": len(found), "slices": attention.SLICES})
+            elif flag == FLASH:
+                applied[flag] = self._flash(found)
+        return applied
+
+    def _flash(self, layers: Sequence[torch.nn.Module]) -> Applied:
+        """Whether the flash kernel runs here for heads as they are; of other widths some, and others not."""
+        widths = sorted({attention.head_width(layer) for layer in layers})
+        place, dtype = self._device.torch_device, self._compute
+        kernels = {width: attention.flash_kernel(place, dtype, width) for width in widths}
+        count = sum(bool(kernels[attention.head_width(layer)]) for layer in layers)
+        if not count:
+            kind = str(dtype).removeprefix("torch.")
+            return Applied(reason=f"torch has no flash kernel here for {kind} and heads of {widths} values")
+        kernel = next(name for name in kernels.values() if name)
+        return Applied(evidence={"attention_layers": len(layers), "with_kernel": count, "kernel": kernel})
 
     def layers_by_type(self) -> dict[str, int]:
         found: Counter[str] = Counter()
@@ -182,11 +200,21 @@ class TorchModel(BuiltModel):
         shape = Shape.of(order)
         known = self._work.measured(shape)
         peak = None if known is None else self.bytes + known
-        with self._device.watch(self._pipelines, self.bytes, order.limit_bytes, peak) as meter:
+        with self._device.watch(self._pipelines, self.bytes, order.limit_bytes, peak) as meter, self._as_asked():
             images = run.images()
         if meter.peak_bytes is not None:
             self._work.note(shape, meter.peak_bytes - self.bytes)
         return run.drawing(images, meter.peak_bytes)
+
+    @contextmanager
+    def _as_asked(self) -> Iterator[None]:
+        """A run under the flags of the configuration in force."""
+        with ExitStack() as stack:
+            if SLICING in self._flags:
+                stack.enter_context(attention.Sliced())
+            if FLASH in self._flags:
+                stack.enter_context(attention.flash())
+            yield
 
     def working_bytes(self, order: DrawOrder) -> int:
         return self._work.expected(Shape.of(order))
@@ -203,185 +231,3 @@ def _work(pipelines: Pipelines, precision: ModelPrecision) -> Work:
     side = own * factor if isinstance(own, int) and own else family.native_side
     each = bytes_per_pixel(family.working_bytes_per_pixel, DTYPES[precision].itemsize, config)
     return Work(each, min(side, family.greatest_default))
-
-
-def _begun(order: DrawOrder) -> pictures.Begun | None:
-    """The picture that an order begins from. Raises Fault INVALID_ARGUMENT."""
-    if order.source is None:
-        return None
-    return pictures.Begun(order.source, order.mask, order.max_side, order.fields)
-
-
-def _pixels(image: Image.Image) -> torch.Tensor:
-    """[channels, height, width], 0-1, Float32."""
-    channels = len(image.getbands())
-    flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return flat.reshape(image.height, image.width, channels).permute(2, 0, 1).float() / 255
-
-
-class Run:
-    """One call of a pipeline: arguments, the clock of its phases, the step callback."""
-
-    def __init__(self, device: TorchDevice, pipelines: Pipelines, order: DrawOrder, job: Job) -> None:
-        self._device = device
-        self._pipelines = pipelines
-        self._order = order
-        self._job = job
-        self._mode = Mode.TEXT if order.source is None else Mode.IMAGE if order.mask is None else Mode.INPAINT
-        self._warnings: list[str] = []
-        self._blackened: list[bool] | None = None
-        with self._told():
-            self._pipeline = pipelines.pipeline(self._mode, order.scheduler)
-        steps = order.steps or pipelines.default_steps(self._pipeline)
-        strength = self._own_strength() if order.strength is None else order.strength
-        self._requested_steps = steps
-        self._steps = steps if order.source is None else min(int(steps * strength), steps)
-        self._strength = strength
-        self._given = None if order.source is None else _begun(order)
-        self._steps_done = 0
-        self._began = self._denoising = self._decoding = self._ended = 0.0
-        self._check()
-
-    def images(self) -> torch.Tensor:
-        """[images, 3, height, width], 0-1, Float32 in host memory. Raises Fault INFERENCE_FAILED."""
-        hook = self._pipelines.denoiser.register_forward_pre_hook(self._first_step)
-        self._began = time.perf_counter()
-        arguments = self._arguments()
-        try:
-            with torch.no_grad(), self._told():
-                output = self._pipeline(**arguments)
-        finally:
-            hook.remove()
-        self._device.synchronize()
-        self._ended = time.perf_counter()
-        images: torch.Tensor = output.images.to("cpu", torch.float32)
-        self._note_checker(getattr(output, "nsfw_content_detected", None))
-        images = self._kept(images)
-        if not torch.isfinite(images).all():
-            text = "the model drew values that are not finite: another precision may help"
-            raise Fault(ErrorCode.INFERENCE_FAILED, text)
-        return images
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Whatever a library raises as INFERENCE_FAILED. What it says may show paths and code: the log has it."""
-        try:
-            yield
-        except (Fault, MemoryError, self._device.out_of_memory):
-            raise
-        except Exception as error:
-            log.exception("a pipeline failed", pipeline=self._pipelines.family.modes[self._mode])
-            text = f"the model cannot draw this: its pipeline failed ({type(error).__name__})"
-            raise Fault(ErrorCode.INFERENCE_FAILED, text) from error
-
-    def _own_strength(self) -> float:
-        """What is drawn with where none is asked for: within a mask, what the pipeline itself takes."""
-        if self._mode is not Mode.INPAINT:
-            return DEFAULT_STRENGTH
-        return float(inspect.signature(self._pipeline.__call__).parameters["strength"].default)
-
-    def _kept(self, images: torch.Tensor) -> torch.Tensor:
-        """The images with what their mask leaves alone as it was, to the pixel; blackened ones as they are."""
-        mask = self._given.mask if self._given is not None else None
-        if self._given is None or mask is None:
-            return images
-        before, painted = _pixels(self._given.picture), _pixels(mask)
-        blackened = self._blackened or [False] * len(images)
-        return torch.stack(
-            [
-                image if black else before + painted * (image - before)
-                for image, black in zip(images, blackened, strict=True)
-            ]
-        )
-
-    def _note_checker(self, detected: list[bool] | None) -> None:
-        self._blackened = None if detected is None else [bool(one) for one in detected]
-        count = sum(self._blackened or ())
-        if count:
-            self._warnings.append(f"the model's safety checker blackened {count} of {len(self._order.seeds)} images")
-
-    def drawing(self, images: torch.Tensor, peak_bytes: int | None) -> Drawing:
-        """What the run made and measured."""
-        pixels = (images.permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
-        count, height, width, _ = pixels.shape
-        return Drawing(
-            images=[
-                Raster(width=width, height=height, rgb=pixels[index].contiguous().numpy().tobytes())
-                for index in range(count)
-            ],
-            steps_done=self._steps_done,
-            encode_ms=(self._denoising - self._began) * 1000,
-            denoise_ms=(self._decoding - self._denoising) * 1000,
-            decode_ms=(self._ended - self._decoding) * 1000,
-            peak_bytes=peak_bytes,
-            blackened=self._blackened,
-            warnings=self._warnings,
-        )
-
-    def _check(self) -> None:
-        """Raise INVALID_ARGUMENT for what this model cannot draw."""
-        multiple = self._pipelines.family.side_multiple
-        for field, side in (("width", self._order.width), ("height", self._order.height)):
-            if side is not None and side % multiple:
-                raise invalid(field, side, f"a multiple of {multiple} for this model")
-        if self._steps < 1:
-            text = f"one that leaves at least one of {self._requested_steps} steps"
-            raise invalid("strength", self._strength, text)
-
-    def _arguments(self) -> dict[str, Any]:
-        order = self._order
-        arguments: dict[str, Any] = {
-            "prompt": order.prompt,
-            "num_inference_steps": self._requested_steps,
-            "num_images_per_prompt": len(order.seeds),
-            # On the cpu, whatever the device: the same seed draws the same noise everywhere.
-            "generator": [torch.Generator("cpu").manual_seed(seed) for seed in order.seeds],
-            "output_type": "pt",
-            "callback_on_step_end": self._step,
-        }
-        if order.guidance_scale is not None:
-            if self._pipelines.takes_guidance:
-                arguments[self._pipelines.family.guidance.argument] = order.guidance_scale
-            else:
-                self._warnings.append("guidance_scale has no effect: this model was distilled for few steps")
-        elif self._pipelines.default_guidance is not None:
-            arguments[self._pipelines.family.guidance.argument] = self._pipelines.default_guidance
-        guidance, negative = self._pipelines.family.guidance, order.negative_prompt
-        if negative and not guidance.negative:
-            name = self._pipelines.family.name
-            self._warnings.append(f"negative_prompt has no effect: {name} takes its guidance as an input")
-        elif negative or guidance.empty_negative is not None:
-            arguments["negative_prompt"] = negative or guidance.empty_negative
-        return arguments | self._picture_arguments()
-
-    def _picture_arguments(self) -> dict[str, Any]:
-        order = self._order
-        if self._given is None:
-            width, height = self._pipelines.default_sides(self._pipeline, order.max_side)
-            return {"width": order.width or width, "height": order.height or height}
-        self._given.decode(order.width, order.height, self._pipelines.family.side_multiple)
-        image, mask = self._given.picture, self._given.mask
-        arguments: dict[str, Any] = {"image": image, "strength": self._strength}
-        if mask is not None:
-            arguments["mask_image"] = mask
-            if mask.getextrema() == (0, 0):
-                self._warnings.append("the mask is black everywhere: nothing is painted")
-        if "height" in inspect.signature(self._pipeline.__call__).parameters:
-            arguments |= {"width": image.width, "height": image.height}
-        return arguments
-
-    def _first_step(self, *_: object) -> None:
-        if not self._denoising:
-            self._device.synchronize()
-            self._denoising = time.perf_counter()
-
-    def _step(self, pipeline: Any, index: int, _: object, tensors: dict[str, Any]) -> dict[str, Any]:
-        """Called by the pipeline after each evaluation; schedulers may take more of them than steps."""
-        self._job.check()
-        self._device.synchronize()
-        self._decoding = time.perf_counter()
-        evaluations = max(int(pipeline.num_timesteps), self._steps)
-        self._steps_done = (index + 1) * self._steps // evaluations
-        mean_ms = (self._decoding - self._denoising) * 1000 / (index + 1)
-        self._job.step(self._steps_done, self._steps, mean_ms * (evaluations - index - 1))
-        return tensors

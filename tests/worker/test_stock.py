@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from modelfiles.model import inspect
+from modelfiles.paths import Roots
 from protocol import commands as c
 from protocol.enums import CoordinationMode, LoadingStrategy, LoadSource, ModelPrecision, Tier
 from protocol.errors import ErrorCode
@@ -22,6 +24,7 @@ from ramtier.tier import SharedTier
 from tests.ramtier.machine import Machine, machine_of
 from tests.worker.bench import Bench, model_ref, worker_spec
 from worker import identity
+from worker.devices.base import Build
 from worker.loading import read_ahead
 from worker.prefetch import Full, Watch
 from worker.reader import Reader
@@ -155,9 +158,11 @@ def test_a_file_that_was_written_just_now_is_known_by_nothing(
     brought(machine, root, FOLDER)
     reply = load(worker(root, machine.worker()), FOLDER)
     assert reply.cache is not None and reply.cache.source is LoadSource.DISK
-    assert identity.identity(int, {}, ModelPrecision.Float32, [file]) == ""
+    made = inspect(str(root / FOLDER), Roots([root]))
+    build = Build(file=made, precision=ModelPrecision.Float32, compute=ModelPrecision.Float32)
+    assert identity.identity(int, {}, build, [file]) == ""
     monkeypatch.setattr(identity, "SETTLED_SECONDS", 0.0)
-    assert identity.identity(int, {}, ModelPrecision.Float32, [file]) != ""
+    assert identity.identity(int, {}, build, [file]) != ""
 
 
 def test_a_load_that_fails_leaves_the_tier_as_it_was(
@@ -357,7 +362,7 @@ def test_a_reading_that_a_load_interrupts_goes_on_afterwards(
     def slowly(reader: Reader, pieces: list[Any]) -> None:
         began.set()
         while not gate.wait(0.005):
-            reader._check()
+            reader.check()
         read_all(reader, pieces)
 
     monkeypatch.setattr(Reader, "_read_all", slowly)

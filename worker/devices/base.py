@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from modelfiles.contents import Content
 from modelfiles.model import ModelFile
@@ -18,6 +18,12 @@ from ramtier.tier import RamTier
 from worker.job import Job
 from worker.pace import Pace
 from worker.prefetch import Watch
+
+UNAVAILABLE = {
+    "enable_tensor_rt": "TensorRT is not part of this worker: it would need engines built for each model and card",
+    "enable_onnx": "ONNX Runtime is not part of this worker: it would need the model exported to ONNX",
+}
+"""Flags that no device here can have, and what would be needed."""
 
 
 class Gauge(Record, frozen=True, kw_only=True):
@@ -67,6 +73,13 @@ class Build(Record, frozen=True, kw_only=True):
     config_path: str = ""
     pace: Pace = Pace()
     anew: bool = False
+
+
+class Applied(Record, frozen=True, kw_only=True):
+    """What became of a flag on a model: evidence where it acts, else why it does not."""
+
+    evidence: dict[str, Any] | None = None
+    reason: str | None = None
 
 
 class DrawOrder(Record, frozen=True, kw_only=True):
@@ -179,6 +192,10 @@ class BuiltModel(ABC):
     def release(self) -> int:
         """Give back every byte, wherever it is. The bytes that left the RAM tier. The model is not used again."""
 
+    def apply(self, flags: Sequence[str]) -> dict[str, Applied]:
+        """Run under these flags of a configuration from here on, and under no other. What became of each."""
+        return {flag: Applied(reason="its device has none of these") for flag in flags}
+
     def layers_by_type(self) -> dict[str, int]:
         """How many layers hold their weights in which type of torch's; empty where there are none."""
         return {}
@@ -233,6 +250,10 @@ class Device(ABC):
 
         The bytes brought. In a thread of its own, while no other builds. Raises Fault, Full, Stopped.
         """
+
+    def refuses(self, flag: str) -> str:
+        """Why no model can have a flag of the configuration here; "" where one can."""
+        return UNAVAILABLE.get(flag, "")
 
     def poisoned_by(self, error: BaseException) -> str:
         """Why nothing can run on the device in this process after such an error; "" where something can."""

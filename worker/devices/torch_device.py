@@ -35,6 +35,13 @@ KEPT_SHARE = 8
 """One of so many parts of the host's memory is kept for reuse at the most."""
 
 
+NOT_YET = {
+    "enable_cpu_offloading": "this worker keeps a model whole on its device",
+    "enable_model_splitting": "this worker keeps a model whole on its device",
+    "enable_compilation": "this worker runs models without compilation",
+}
+
+
 class RunMeter:
     """What a watched run needed: `peak_bytes` of weights and work, None where nothing measured it."""
 
@@ -116,6 +123,9 @@ class TorchDevice(Device):
             larder = Larder(self.components, self.ram, reader, watch, staging.verify)
             read_parts(build, checked, staging, larder)
         return larder.bytes
+
+    def refuses(self, flag: str) -> str:
+        return super().refuses(flag) or NOT_YET.get(flag, "")
 
     def reclaim(self) -> None:
         gc.collect()

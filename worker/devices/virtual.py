@@ -113,6 +113,9 @@ class VirtualDevice(Device):
         self.ram.let_go([key for key in sizes if key not in wanted])
         return sum(sizes[key] for key in wanted)
 
+    def refuses(self, flag: str) -> str:
+        return super().refuses(flag) or "a virtual device has bytes and times, and computes nothing"
+
     def tend(self) -> None:
         pass
 
