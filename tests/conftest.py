@@ -42,6 +42,7 @@ _SLOW = (
     "worker/test_schedules.py",
     "worker/test_skeleton.py",
     "worker/test_stock.py",
+    "worker/test_streaming.py",
     "worker/test_swaps.py",
 )
 """Folders and files whose tests start processes, import torch or take long: `make check` leaves them out."""

@@ -51,6 +51,7 @@ TORCH_FILES = {
     "worker/singles.py",
     "worker/skeleton.py",
     "worker/stock.py",
+    "worker/streaming.py",
     "worker/weights.py",
 }
 """The worker's files that may name torch, diffusers or transformers; the rest of it starts without them."""

@@ -64,7 +64,7 @@ class ModelCache:
         """What a model would take of the device: its parts that no other model has there."""
         with self._lock:
             there = _keys(other for other in self.held(Tier.VRAM) if other is not resident)
-            return sum(size for key, size in resident.components.items() if key not in there)
+            return sum(size for key, size in resident.placed.items() if key not in there)
 
     def freed_bytes(self, leaving: Sequence[Resident], coming: Resident | None = None) -> int:
         """What the device would have back of these models: their parts that none of the others there has.
@@ -93,10 +93,16 @@ class ModelCache:
         with self._lock:
             others = [other for other in self._residents.values() if other is not resident]
             return {
-                part.name: [other.model_id for other in others if part.key in other.components]
+                part.name: [other.model_id for other in others if part.key in self._sharing(other, resident)]
                 for part in resident.built.parts
                 if part.key
             }
+
+    @staticmethod
+    def _sharing(other: Resident, resident: Resident) -> Container[str]:
+        """A part that lies on the device is none of a model that only streams it, and the other way round."""
+        same = (other.built.streamed_bytes is None) is (resident.built.streamed_bytes is None)
+        return other.components if same else ()
 
     def pin(self, model_id: str, pinned: bool) -> Resident | None:
         """Set or lift a pin. Only what is on the device, and stays, can be pinned; None where it is not."""
@@ -204,7 +210,7 @@ class ModelCache:
         """
         with self._lock:
             chosen: list[Resident] = []
-            idle = leaving_order(self._idle(keep), self._standing)
+            idle = leaving_order([one for one in self._idle(keep) if one.placed], self._standing)
             while room.free + self.freed_bytes([*gone, *chosen], coming) < needed_bytes:
                 if not idle:
                     raise self.insufficient(needed_bytes, room)
@@ -251,15 +257,15 @@ class ModelCache:
     def _freeing(self, resident: Resident) -> Recovery:
         parameters = {"model_id": resident.model_id, "device_id": self.device_id}
         if resident.pinned:
-            text = f"let {resident.model_id} be evicted: {resident.bytes} bytes"
+            text = f"let {resident.model_id} be evicted: {resident.device_bytes} bytes"
             return Recovery(action="unpin_model", description=text, parameters=parameters)
-        text = f"unload {resident.model_id}: {resident.bytes} bytes"
+        text = f"unload {resident.model_id}: {resident.device_bytes} bytes"
         return Recovery(action="unload_model", description=text, parameters=parameters)
 
 
 def _components(residents: Iterable[Resident]) -> dict[str, int]:
     """The bytes of all their parts by key, shared ones once."""
-    return {key: size for resident in residents for key, size in resident.components.items()}
+    return {key: size for resident in residents for key, size in resident.placed.items()}
 
 
 def _keys(residents: Iterable[Resident]) -> set[str]:

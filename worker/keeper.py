@@ -68,7 +68,7 @@ class Keeper:
         gone: tuple[Resident, ...] = ()
         if replacing is not None and replacing.tier is Tier.VRAM:
             if coming is None:
-                room = Room(total=room.total, free=room.free + replacing.bytes)
+                room = Room(total=room.total, free=room.free + replacing.device_bytes)
             else:
                 gone = (replacing,)
         self._cache.victims(needed_bytes, room, keep, coming, gone)
@@ -193,7 +193,7 @@ class Keeper:
                 model_id=resident.model_id,
                 tier=tier,
                 from_tier=from_tier,
-                bytes=resident.bytes,
+                bytes=resident.device_bytes if tier is Tier.VRAM else resident.bytes,
                 freed_bytes=freed_bytes,
                 reason=reason,
             )

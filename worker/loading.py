@@ -22,7 +22,7 @@ from protocol.link import ModelRef, Prefetch
 from protocol.records import ModelLoadConfiguration, Record
 from settings.logs import Logger
 from worker import host, pagecache, precision
-from worker.devices.base import Build, BuiltModel, LostError
+from worker.devices.base import Build, BuiltModel, LostError, Streaming
 from worker.engine import Engine
 from worker.job import Job
 from worker.keeper import check_share
@@ -178,11 +178,12 @@ def _from_files(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: R
     configuration = configuration or ModelLoadConfiguration()
     file, resolved = _inspected(engine, ref, configuration, config_path)
     estimated = precision.estimate_bytes(file, resolved.precision)
-    check_share(estimated, resolved.memory_fraction, engine.keeper.room(), engine.cache)
+    needed = estimated if resolved.streaming is Streaming.NONE else 0
+    check_share(needed, resolved.memory_fraction, engine.keeper.room(), engine.cache)
     lazy = wish.strategy is LoadingStrategy.LAZY
     at_once = _at_once(wish, replaced) if lazy else ""
-    if not lazy or at_once or estimated > engine.keeper.room().total:
-        _admit(engine, ref.model_id, file, resolved, needed=estimated, replaced=replaced)
+    if not lazy or at_once or needed > engine.keeper.room().total:
+        _admit(engine, ref.model_id, file, resolved, needed=needed, replaced=replaced)
     cached = None if file.profile is not None else pagecache.ratio(_weight_files(file))
     held = wish.host_holds_file
     pace = pace_of(wish.strategy, estimated, cached=cached, host_holds_file=held)
@@ -191,7 +192,8 @@ def _from_files(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: R
     try:
         job.check()
         resident = Resident(ref.model_id, file, built, resolved, engine.clock())
-        check_share(built.bytes, resolved.memory_fraction, engine.keeper.room(), engine.cache)
+        running = built.bytes if built.streamed_bytes is None else built.streamed_bytes
+        check_share(running, resolved.memory_fraction, engine.keeper.room(), engine.cache)
         resident.configuration = configuration
         resident.keeps_ram_copy = not held
         if replaced is not None:
@@ -222,6 +224,8 @@ def _place(
 ) -> int:
     """Put a model that was just built onto the device; the bytes that this took. Raises Fault."""
     needed = engine.cache.added_bytes(coming)
+    if (coming.built.streamed_bytes or 0) > engine.keeper.room().total:
+        needed = coming.built.streamed_bytes or 0
     _admit(engine, ref.model_id, file, resolved, needed=needed, replaced=replaced, coming=coming)
     began = time.perf_counter()
     added = _promote(engine, job, coming) if replaced is None else _replace(engine, job, replaced, coming)
@@ -276,7 +280,13 @@ def _inspected(
 def _plan(ref: ModelRef, file: ModelFile, resolved: Resolved, *, pace: Pace, anew: bool = False) -> Build:
     config_path = resolved.config_path or ref.config_path
     return Build(
-        file=file, precision=resolved.precision, compute=resolved.compute, config_path=config_path, pace=pace, anew=anew
+        file=file,
+        precision=resolved.precision,
+        compute=resolved.compute,
+        streaming=resolved.streaming,
+        config_path=config_path,
+        pace=pace,
+        anew=anew,
     )
 
 

@@ -16,7 +16,7 @@ from protocol.errors import Fault, invalid
 from protocol.records import ModelLoadConfiguration, Record
 from protocol.replies import OptionOutcome
 from worker import precision
-from worker.devices.base import Applied, BuiltModel, Device
+from worker.devices.base import Applied, BuiltModel, Device, Streaming
 
 SLICING, OFFLOADING, SPLITTING = "enable_attention_slicing", "enable_cpu_offloading", "enable_model_splitting"
 TENSOR_RT, ONNX, COMPILATION = "enable_tensor_rt", "enable_onnx", "enable_compilation"
@@ -46,11 +46,19 @@ class Resolved(Record, frozen=True, kw_only=True):
     config_path: str
 
     def builds_as(self, other: Resolved) -> bool:
-        """Would both build the same model? What cannot be had makes no difference."""
+        """Would both build the same model? What cannot be had, or acts on a run alone, makes no difference."""
         mine, others = (
-            (resolved.precision, resolved.memory_fraction, resolved.config_path) for resolved in (self, other)
+            (resolved.precision, resolved.memory_fraction, resolved.config_path, resolved.streaming)
+            for resolved in (self, other)
         )
         return mine == others
+
+    @property
+    def streaming(self) -> Streaming:
+        """Which weights wait in host memory."""
+        if OFFLOADING in self.chosen:
+            return Streaming.PARTS
+        return Streaming.BLOCKS if SPLITTING in self.chosen else Streaming.NONE
 
 
 def resolve(

@@ -49,9 +49,15 @@ class Pipelines:
         config: Any = self.denoiser.config
         return not switch or bool(config[switch])
 
-    def pipeline(self, mode: Mode, scheduler: str) -> Any:
-        """A pipeline over the components with a fresh scheduler. Raises Fault INVALID_ARGUMENT."""
+    def pipeline(self, mode: Mode, scheduler: str, device: torch.device | None = None) -> Any:
+        """A pipeline over the components with a fresh scheduler. Raises Fault INVALID_ARGUMENT.
+
+        `device` is where it computes, while its components wait elsewhere; None: where they are.
+        """
         cls = pipeline_class(self.family, mode)
+        if device is not None:
+            computes = {"_execution_device": property(lambda _: device), "__module__": cls.__module__}
+            cls = type(cls.__name__, (cls,), computes)
         accepted = inspect.signature(cls.__init__).parameters
         given = {
             **self.components,

@@ -47,11 +47,21 @@ class Resident:
         self.images = 0
         self.load_ms: list[float] = []
         self.last_peak_bytes: int | None = None
-        self.highest_bytes = built.bytes
+        self.highest_bytes = self.device_bytes
 
     @property
     def bytes(self) -> int:
         return self.built.bytes
+
+    @property
+    def device_bytes(self) -> int:
+        """What lies on the device at rest."""
+        return self.bytes if self.built.streamed_bytes is None else 0
+
+    @property
+    def placed(self) -> dict[str, int]:
+        """Of its components those that lie on the device at rest, where it is there."""
+        return self.components if self.built.streamed_bytes is None else {}
 
     @property
     def components(self) -> dict[str, int]:
@@ -78,8 +88,8 @@ class Resident:
 
     def memory(self) -> ModelMemoryUsage:
         """The host's record, as `protocol.records` defines its figures."""
-        in_vram = self.bytes if self.tier is Tier.VRAM else 0
-        activations = max(0, (self.last_peak_bytes or 0) - self.bytes)
+        in_vram = self.device_bytes if self.tier is Tier.VRAM else 0
+        activations = max(0, (self.last_peak_bytes or 0) - self.device_bytes)
         return ModelMemoryUsage(
             model_memory_bytes=in_vram,
             weights_memory_bytes=in_vram,
@@ -122,7 +132,7 @@ class Resident:
             status=ModelStatus.Loaded if self.tier is Tier.VRAM else ModelStatus.Available,
             tier=self.tier,
             tiers=[Tier.VRAM, Tier.RAM] if self.copied and self.tier is Tier.VRAM else [self.tier],
-            bytes=self.bytes,
+            bytes=self.device_bytes if self.tier is Tier.VRAM else self.bytes,
             precision=self.built.precision,
             pinned=self.pinned,
             sessions=self.sessions,
@@ -138,7 +148,7 @@ class Resident:
                     name=part.name,
                     type=part.type,
                     bytes=part.bytes,
-                    tier=self.tier,
+                    tier=self.tier if self.built.streamed_bytes is None else Tier.RAM,
                     shared_with=shared_with.get(part.name, []),
                 )
                 for part in self.built.parts

@@ -41,7 +41,9 @@ def _pixels(image: Image.Image) -> torch.Tensor:
 class Run:
     """One call of a pipeline: arguments, the clock of its phases, the step callback."""
 
-    def __init__(self, device: TorchDevice, pipelines: Pipelines, order: DrawOrder, job: Job) -> None:
+    def __init__(
+        self, device: TorchDevice, pipelines: Pipelines, order: DrawOrder, job: Job, *, streams: bool = False
+    ) -> None:
         self._device = device
         self._pipelines = pipelines
         self._order = order
@@ -50,7 +52,8 @@ class Run:
         self._warnings: list[str] = []
         self._blackened: list[bool] | None = None
         with self._told():
-            self._pipeline = pipelines.pipeline(self._mode, order.scheduler)
+            place = device.torch_device if streams else None
+            self._pipeline = pipelines.pipeline(self._mode, order.scheduler, place)
         steps = order.steps or pipelines.default_steps(self._pipeline)
         strength = self._own_strength() if order.strength is None else order.strength
         self._requested_steps = steps

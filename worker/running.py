@@ -15,14 +15,15 @@ from ramtier.blocks import Block
 from worker import attention, quantization
 from worker.components import Component, shared
 from worker.copying import copied
-from worker.devices.base import Applied, BuiltModel, Drawing, DrawOrder, LostError, PartBytes
+from worker.devices.base import Applied, Build, BuiltModel, Drawing, DrawOrder, LostError, PartBytes, Streaming
 from worker.devices.torch_device import TorchDevice
 from worker.job import Job
-from worker.options import FLASH, SLICING
+from worker.options import FLASH, OFFLOADING, SLICING, SPLITTING
 from worker.parts import DTYPES
 from worker.pipelines import Pipelines
 from worker.reader import Reader
 from worker.run import Run
+from worker.streaming import Flow, Streamed
 from worker.weights import tensors_of
 from worker.work import Shape, Work, bytes_per_pixel
 
@@ -35,11 +36,10 @@ class TorchModel(BuiltModel):
         device: TorchDevice,
         pipelines: Pipelines,
         parts: list[PartBytes],
-        precision: ModelPrecision,
-        compute: ModelPrecision,
+        build: Build,
     ) -> None:
-        self.precision = precision
-        self._compute = DTYPES[compute]
+        self.precision = build.precision
+        self._compute = DTYPES[build.compute]
         self._flags: tuple[str, ...] = ()
         self._device = device
         self._pipelines = pipelines
@@ -54,7 +54,10 @@ class TorchModel(BuiltModel):
         self._is_aside = False
         self._claims = ExitStack()
         self._blocks: dict[Component, Block] = {}
-        self._work = _work(pipelines, compute)
+        self._work = _work(pipelines, build.compute)
+        self._streaming = build.streaming
+        if build.streaming is not Streaming.NONE:
+            self.streamed_bytes = max((part.most_bytes for part in self._streamed()), default=0)
         self._types = {
             name: {key: tensor.dtype for key, tensor in tensors_of(module).items()}
             for name, module in pipelines.named_modules()
@@ -69,7 +72,20 @@ class TorchModel(BuiltModel):
                 applied[flag] = Applied(evidence={"attention_layers": len(found), "slices": attention.SLICES})
             elif flag == FLASH:
                 applied[flag] = self._flash(found)
+            elif flag in (OFFLOADING, SPLITTING):
+                applied[flag] = self._streams()
         return applied
+
+    def _streams(self) -> Applied:
+        parts = self._streamed()
+        evidence = {
+            "bytes_before": self.bytes,
+            "bytes_at_rest": 0,
+            "bytes_running": self.streamed_bytes,
+            "parts": len(parts),
+            "blocks": sum(len(part.blocks) for part in parts),
+        }
+        return Applied(evidence=evidence)
 
     def _flash(self, layers: Sequence[torch.nn.Module]) -> Applied:
         """Whether the flash kernel runs here for heads as they are; of other widths some, and others not."""
@@ -96,8 +112,9 @@ class TorchModel(BuiltModel):
             self._claims.close()
             raise LostError(f"{sum(block is None for block in blocks.values())} parts have left the RAM tier")
         self._blocks = {one: block for one, block in blocks.items() if block is not None}
-        self._shared = [one for one in self._absent() if one.placed]
-        self._waiting = [one for one in self._absent() if not (one.placed or one.empty)]
+        streams = self._streaming is not Streaming.NONE
+        self._shared = [one for one in self._absent() if one.placed and not streams]
+        self._waiting = [one for one in self._absent() if not one.empty and (streams or not one.placed)]
         for component in self._shared:
             component.placed += 1
         for component in self._waiting:
@@ -111,15 +128,14 @@ class TorchModel(BuiltModel):
         self._waiting = []
         # Where no promotion followed, whoever else had them on the device may have left meanwhile.
         gone, self._shared = self._take_off(self._shared), []
-        if gone:
-            self._device.displace([one for one in gone if one.aside], keep=True)
-            self._device.displace([one for one in gone if not one.aside], keep=False)
+        self._displace(gone)
         for component in gone:
             component.strip()
 
     def promote(self, job: Job | None) -> None:
         absent = self._absent()
-        coming = [one for one in absent if not one.placed]
+        streams = self._streaming is not Streaming.NONE
+        coming = [one for one in absent if one.empty or not (one.placed or streams)]
         reader = Reader(job.check if job is not None else _unwatched, lambda _: None)
         filled = []
         try:
@@ -127,11 +143,15 @@ class TorchModel(BuiltModel):
                 if component.empty:
                     filled.append(component)
                     component.fill(self._blocks[component], reader)
-            self._device.place(coming)
+            if not streams:
+                self._device.place(coming)
         except BaseException:
             for component in filled:
                 component.strip()
             raise
+        if streams:
+            self._stand_aside()
+            return
         for component in absent:
             component.placed += 1
         self._placed += absent
@@ -145,19 +165,29 @@ class TorchModel(BuiltModel):
 
     def demote(self) -> None:
         self._come_back()
-        self._device.displace(self._leave(), keep=False)
+        self._displace(self._leave())
         for component in self._components:
             component.strip()
 
     def step_aside(self) -> None:
         self._device.displace(self._leave(), keep=True)
-        for component in self._components:
+        self._stand_aside()
+
+    def _stand_aside(self) -> None:
+        """Its tensors are needed in host memory."""
+        for component in self._components if not self._is_aside else ():
             component.aside += 1
         self._is_aside = True
 
+    def _displace(self, gone: Sequence[Component]) -> None:
+        """Off the device; into host memory what another model needs there."""
+        if gone:
+            self._device.displace([one for one in gone if one.aside], keep=True)
+            self._device.displace([one for one in gone if not one.aside], keep=False)
+
     def release(self) -> int:
         self._come_back()
-        self._device.displace(self._leave(), keep=False)
+        self._displace(self._leave())
         freed = 0
         for component in self._components:
             freed += self._device.components.let_go(component)
@@ -196,15 +226,23 @@ class TorchModel(BuiltModel):
                     tensor.data = tensor.data.to(wanted)
 
     def draw(self, order: DrawOrder, job: Job) -> Drawing:
-        run = Run(self._device, self._pipelines, order, job)
+        streamed = self._streamed(absent=True) if self._streaming is not Streaming.NONE else []
+        run = Run(self._device, self._pipelines, order, job, streams=bool(streamed))
         shape = Shape.of(order)
         known = self._work.measured(shape)
-        peak = None if known is None else self.bytes + known
-        with self._device.watch(self._pipelines, self.bytes, order.limit_bytes, peak) as meter, self._as_asked():
+        there, coming = (self.bytes, 0) if self.streamed_bytes is None else (0, self.streamed_bytes)
+        peak = None if known is None else there + coming + known
+        watched = self._device.watch(self._pipelines, there, order.limit_bytes, peak, coming)
+        with watched as meter, self._as_asked(), Flow(self._device, streamed):
             images = run.images()
         if meter.peak_bytes is not None:
-            self._work.note(shape, meter.peak_bytes - self.bytes)
+            self._work.note(shape, meter.peak_bytes - there - coming)
         return run.drawing(images, meter.peak_bytes)
+
+    def _streamed(self, *, absent: bool = False) -> list[Streamed]:
+        """Its parts as they are streamed; `absent`: those that the device has not by another model."""
+        kept = [one.module for one in self._components if not (absent and one.placed)]
+        return [Streamed(module, split=self._streaming is Streaming.BLOCKS) for module in kept]
 
     @contextmanager
     def _as_asked(self) -> Iterator[None]:
@@ -217,7 +255,7 @@ class TorchModel(BuiltModel):
             yield
 
     def working_bytes(self, order: DrawOrder) -> int:
-        return self._work.expected(Shape.of(order))
+        return self._work.expected(Shape.of(order)) + (self.streamed_bytes or 0)
 
 
 def _unwatched() -> None:

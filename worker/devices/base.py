@@ -5,6 +5,7 @@ The three kinds differ in where bytes lie and what counts them; actions, cache a
 
 from __future__ import annotations
 
+import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, ClassVar
@@ -60,6 +61,14 @@ class PartBytes(Record, frozen=True, kw_only=True):
     key: str = ""
 
 
+class Streaming(enum.Enum):
+    """Which weights wait in host memory and come onto the device for their use."""
+
+    NONE = "none"
+    PARTS = "parts"
+    BLOCKS = "blocks"
+
+
 class Build(Record, frozen=True, kw_only=True):
     """How a model is to be built, and at which pace it is read; `config_path` "" where the file needs none.
 
@@ -70,6 +79,7 @@ class Build(Record, frozen=True, kw_only=True):
     file: ModelFile
     precision: ModelPrecision
     compute: ModelPrecision
+    streaming: Streaming = Streaming.NONE
     config_path: str = ""
     pace: Pace = Pace()
     anew: bool = False
@@ -144,6 +154,9 @@ class BuiltModel(ABC):
     """Every file that it was read from."""
     source: LoadSource = LoadSource.DISK
     """Where it came from; of several places the slowest."""
+
+    streamed_bytes: int | None = None
+    """What a run has of its weights on the device at the most, where they wait in host memory; None: they lie there."""
 
     @property
     def keys(self) -> list[str]:

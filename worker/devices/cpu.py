@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from worker.components import Component
     from worker.pipelines import Pipelines
+    from worker.streaming import Piece
 
 ABSENT = {
     "utilization": "a cpu device is a budget of bytes, not a processor of its own",
@@ -82,13 +83,19 @@ class CpuDevice(TorchDevice):
     def displace(self, components: Sequence[Component], *, keep: bool) -> None:
         self.ledger.give(sum(one.bytes for one in components))
 
+    def bring(self, piece: Piece) -> None:
+        self.ledger.take(piece.bytes)
+
+    def send_back(self, piece: Piece) -> None:
+        self.ledger.give(piece.bytes)
+
     @contextmanager
     def watch(
-        self, pipelines: Pipelines, model_bytes: int, limit_bytes: int, known_peak: int | None
+        self, pipelines: Pipelines, model_bytes: int, limit_bytes: int, known_peak: int | None, streamed_bytes: int = 0
     ) -> Iterator[RunMeter]:
         from worker.livetensors import LiveTensors  # noqa: PLC0415
 
-        meter = RunMeter()
+        meter, model_bytes = RunMeter(), model_bytes + streamed_bytes
         if known_peak is not None and not limit_bytes:
             meter.peak_bytes = known_peak
             yield meter

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from worker.components import Component
     from worker.pipelines import Pipelines
+    from worker.streaming import Piece
 
 BFLOAT16_CAPABILITY = 8
 """The compute capability (major) from which BFloat16 arithmetic is in hardware."""
@@ -158,9 +159,16 @@ class CudaDevice(TorchDevice):
         self.synchronize()
         self._note()
 
+    def bring(self, piece: Piece) -> None:
+        piece.move(self.torch_device)
+
+    def send_back(self, piece: Piece) -> None:
+        # The allocator gives its memory to later work of the same stream alone.
+        piece.come_back()
+
     @contextmanager
     def watch(
-        self, pipelines: Pipelines, model_bytes: int, limit_bytes: int, known_peak: int | None
+        self, pipelines: Pipelines, model_bytes: int, limit_bytes: int, known_peak: int | None, streamed_bytes: int = 0
     ) -> Iterator[RunMeter]:
         import torch  # noqa: PLC0415
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from worker.arena import Kept
     from worker.components import Component, Components
     from worker.pipelines import Pipelines
+    from worker.streaming import Piece
 
 
 KEPT_SHARE = 8
@@ -36,8 +37,6 @@ KEPT_SHARE = 8
 
 
 NOT_YET = {
-    "enable_cpu_offloading": "this worker keeps a model whole on its device",
-    "enable_model_splitting": "this worker keeps a model whole on its device",
     "enable_compilation": "this worker runs models without compilation",
 }
 
@@ -106,7 +105,7 @@ class TorchDevice(Device):
             pipelines, parts = load(build, checked, staging, stock, job=job, tell=tell)
             staging.verify()
             contents = staging.contents()
-        model = TorchModel(self, pipelines, parts, build.precision, build.compute)
+        model = TorchModel(self, pipelines, parts, build)
         model.contents, model.source = contents, stock.source
         return model
 
@@ -156,10 +155,20 @@ class TorchDevice(Device):
         """Every weight off the device; into host memory where `keep` is true, else it is about to be given back."""
 
     @abstractmethod
+    def bring(self, piece: Piece) -> None:
+        """A piece of a streamed model onto the device, or nothing of it. Raises `out_of_memory`."""
+
+    @abstractmethod
+    def send_back(self, piece: Piece) -> None:
+        """A piece off the device."""
+
+    @abstractmethod
     def watch(
-        self, pipelines: Pipelines, model_bytes: int, limit_bytes: int, known_peak: int | None
+        self, pipelines: Pipelines, model_bytes: int, limit_bytes: int, known_peak: int | None, streamed_bytes: int = 0
     ) -> AbstractContextManager[RunMeter]:
         """Measure a run, and hold the model and its work to `limit_bytes` where that is not 0.
+
+        `model_bytes` are there already, `streamed_bytes` come at the most.
 
         `known_peak` is the measured peak of an earlier run of the same shape.
         """
