@@ -222,7 +222,8 @@ class Assign(Message, frozen=True, kw_only=True, tag="assign"):
 
     `request_id` may differ from the body's; `echo_id` is the one for the reply. `warnings` stand in the reply
     before the worker's own. `deadline_ms` is what is left of the deadline, None for none. `model` is None when the
-    command names no model that the catalogue knows. `device_id` is where the command runs, as the reply shall name it.
+    command names no model that the catalogue knows; `source` is the one that a part is to come from. `device_id` is
+    where the command runs, as the reply shall name it.
     """
 
     request_id: str
@@ -236,6 +237,7 @@ class Assign(Message, frozen=True, kw_only=True, tag="assign"):
     stream_progress: bool = False
     device_id: str = ""
     model: ModelRef | None = None
+    source: ModelRef | None = None
 
     @property
     def echo_id(self) -> str:

@@ -176,6 +176,9 @@ def _from_files(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: R
     if configuration is None and replaced is not None:
         configuration, config_path = replaced.configuration, config_path or replaced.resolved.config_path
     configuration = configuration or ModelLoadConfiguration()
+    lost = replaced.built.replaced if replaced is not None else []
+    if lost:
+        job.warnings.append(f"{ref.model_id} is built anew, without what was loaded into it: {', '.join(lost)}")
     file, resolved = _inspected(engine, ref, configuration, config_path)
     estimated = precision.estimate_bytes(file, resolved.precision)
     needed = estimated if resolved.streaming is Streaming.NONE else 0

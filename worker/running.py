@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import msgspec
 import torch
 
-from protocol.enums import ModelPrecision
+from modelfiles.model import ModelFile
+from protocol.enums import ComponentType, ModelPrecision
 from ramtier.blocks import Block
-from worker import attention, quantization
+from worker import attention, lora, quantization
 from worker.components import Component, shared
 from worker.copying import copied
-from worker.devices.base import Applied, Build, BuiltModel, Drawing, DrawOrder, LostError, PartBytes, Streaming
+from worker.devices.base import (
+    LORA,
+    Applied,
+    Build,
+    BuiltModel,
+    Drawing,
+    DrawOrder,
+    LostError,
+    Made,
+    PartBytes,
+    Streaming,
+)
 from worker.devices.torch_device import TorchDevice
 from worker.job import Job
+from worker.lora import LoraWeights
 from worker.options import FLASH, OFFLOADING, SLICING, SPLITTING
 from worker.parts import DTYPES
 from worker.pipelines import Pipelines
@@ -43,11 +56,13 @@ class TorchModel(BuiltModel):
         self._flags: tuple[str, ...] = ()
         self._device = device
         self._pipelines = pipelines
-        found = shared(pipelines.components, parts, device.components)
+        self._found = found = shared(pipelines.components, parts, device.components)
         self.parts = [
             msgspec.structs.replace(part, key=found[part.name].key) if part.name in found else part for part in parts
         ]
         self._components = list(dict.fromkeys(found.values()))
+        self._own = {part.name: part.path for part in parts}
+        self._loras: dict[str, float] = {}
         self._placed: list[Component] = []
         self._shared: list[Component] = []
         self._waiting: list[Component] = []
@@ -55,13 +70,96 @@ class TorchModel(BuiltModel):
         self._claims = ExitStack()
         self._blocks: dict[Component, Block] = {}
         self._work = _work(pipelines, build.compute)
-        self._streaming = build.streaming
-        if build.streaming is not Streaming.NONE:
+        self._build, self._streaming = build, build.streaming
+        self._types: dict[str, dict[str, torch.dtype]] = {}
+        self._note_parts()
+
+    def _note_parts(self) -> None:
+        """What follows from the parts as they are."""
+        if self._streaming is not Streaming.NONE:
             self.streamed_bytes = max((part.most_bytes for part in self._streamed()), default=0)
         self._types = {
             name: {key: tensor.dtype for key, tensor in tensors_of(module).items()}
-            for name, module in pipelines.named_modules()
+            for name, module in self._pipelines.named_modules()
         }
+
+    # parts of its own and others
+
+    @property
+    def loras(self) -> dict[str, float]:
+        return dict(self._loras)
+
+    @property
+    def replaced(self) -> list[str]:
+        return [part.name for part in self.parts if self._own.get(part.name) != part.path]
+
+    def read_lora(self, name: str, file: ModelFile, job: Job) -> Made:
+        made = lora.read(file, self._pipelines, self._compute, Reader(job.check, lambda _: None))
+        size = sum(tensor.nbytes for tensor in made.buffers())
+        part = PartBytes(name=LORA + name, type=ComponentType.LoRA, path=file.path, bytes=size)
+        return Made(part=part, component=made)
+
+    def read_part(self, name: str, file: ModelFile, job: Job) -> Made:
+        return self._device.read_part(name, self._build, file, self._pipelines, job)
+
+    def put(self, made: Made, scale: float | None = None) -> PartBytes | None:
+        part, one = made.part, made.component
+        component = None
+        if isinstance(one, torch.nn.Module):
+            component = self._device.components.hold(one, part.bytes, part.key)
+            try:
+                self._join(component)
+            except BaseException:
+                self._device.components.let_go(component)
+                raise
+            one, part = component.module, msgspec.structs.replace(part, key=component.key)
+        old = self._without(part.name, component)
+        if component is not None:
+            self._found[part.name] = component
+        if scale is not None:
+            self._loras[part.name.removeprefix(LORA)] = scale
+        self._pipelines.components[part.name] = one
+        self.parts = [*self.parts, part]
+        self._note_parts()
+        return old
+
+    def drop(self, name: str) -> PartBytes | None:
+        old = self._without(name)
+        self._pipelines.components.pop(name, None)
+        self._note_parts()
+        return old
+
+    def _join(self, component: Component) -> None:
+        """One component more, wherever this model's are. Raises the device's `out_of_memory`."""
+        if component in self._components:
+            self._device.components.let_go(component)
+            return
+        if self._placed:
+            if not component.placed:
+                self._device.place([component])
+            component.placed += 1
+            self._placed.append(component)
+        elif self._is_aside:
+            component.aside += 1
+        self._components.append(component)
+
+    def _without(self, name: str, coming: Component | None = None) -> PartBytes | None:
+        """The part leaves; its component too, where it stands nowhere else in the model, and is not the one to come."""
+        component = self._found.pop(name, None)
+        self._loras.pop(name.removeprefix(LORA), None)
+        if component is not None and component is not coming and component not in self._found.values():
+            self._components.remove(component)
+            if component in self._placed:
+                self._placed.remove(component)
+                self._displace(self._take_off([component]))
+            elif self._is_aside:
+                component.aside -= 1
+            self._device.components.let_go(component)
+            if component.models:
+                component.strip()
+        old = next((part for part in self.parts if part.name == name), None)
+        self.parts = [part for part in self.parts if part.name != name]
+        return old
 
     def apply(self, flags: Sequence[str]) -> dict[str, Applied]:
         self._flags = tuple(flags)
@@ -233,7 +331,7 @@ class TorchModel(BuiltModel):
         there, coming = (self.bytes, 0) if self.streamed_bytes is None else (0, self.streamed_bytes)
         peak = None if known is None else there + coming + known
         watched = self._device.watch(self._pipelines, there, order.limit_bytes, peak, coming)
-        with watched as meter, self._as_asked(), Flow(self._device, streamed):
+        with watched as meter, self._as_asked(), self._adapted(order), Flow(self._device, streamed):
             images = run.images()
         if meter.peak_bytes is not None:
             self._work.note(shape, meter.peak_bytes - there - coming)
@@ -241,8 +339,14 @@ class TorchModel(BuiltModel):
 
     def _streamed(self, *, absent: bool = False) -> list[Streamed]:
         """Its parts as they are streamed; `absent`: those that the device has not by another model."""
-        kept = [one.module for one in self._components if not (absent and one.placed)]
+        held = [one for one in self._components if not isinstance(one.module, LoraWeights)]
+        kept = [one.module for one in held if not (absent and one.placed)]
         return [Streamed(module, split=self._streaming is Streaming.BLOCKS) for module in kept]
+
+    def _adapted(self, order: DrawOrder) -> AbstractContextManager[None]:
+        """A run with the adapters that the order names, else with all."""
+        active = self._loras.items() if order.loras is None else order.loras
+        return lora.added(self._pipelines, [(self._pipelines.components[LORA + name], scale) for name, scale in active])
 
     @contextmanager
     def _as_asked(self) -> Iterator[None]:

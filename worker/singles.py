@@ -79,6 +79,14 @@ class Single:
         components["scheduler"] = self._stated_scheduler(components["scheduler"], job)
         return components
 
+    def part(self, name: str) -> torch.nn.Module:
+        """One part that has weights. Raises Fault."""
+        part = next((one for one in self._parts() if one.name == name and one.files), None)
+        if part is None:
+            raise incompatible(f"{self._name}: {self._configuration.class_name} has no {name}", part=name)
+        with told(self._name, ErrorCode.MODEL_LOADING_FAILED):
+            return self._found(part, self._checked(part))
+
     def read_parts(self) -> None:
         """The parts that have weights, each checked and given to the stock. Raises Fault."""
         for part in self._parts():

@@ -188,6 +188,7 @@ class Dispatch:
             stream_progress=job.leads or (job.command.stream_progress and bool(job.waiters)),
             device_id=job.device_id,
             model=job.model,
+            source=job.source,
         )
         self._context.emit(SendWorker(worker, header, job.body))
 

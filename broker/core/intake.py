@@ -28,6 +28,7 @@ from protocol.checks import check_attachments
 from protocol.codec import NO_LIMITS, Decoded, Refused, decode_command
 from protocol.enums import JobState, Lane, ModelStatus
 from protocol.errors import ErrorCode, Fault, Recovery, in_use
+from protocol.link import ModelRef
 from protocol.replies import RegisterModelReply
 
 _ANSWERED_AT_ONCE = "wait_for_completion: false changes nothing for this action: it is answered at once"
@@ -295,6 +296,8 @@ class Intake:
         self._check_leaving(command.model_id)
         self._check_model(job, command.model_id)
         context = self._context
+        if isinstance(command, c.LoadComponent) and command.source_model_id:
+            job.source = self._source_of(command.source_model_id)
         if context.coalescing.join(job):
             follow(job, context)
             return
@@ -305,6 +308,14 @@ class Intake:
         else:
             holders = context.fleet.holders(job.model_id)
             act_on_all(job, holders, context, self._dispatch, self._answers)
+
+    def _source_of(self, model_id: str) -> ModelRef:
+        """The model that a part is to come from. Raises Fault MODEL_NOT_FOUND."""
+        catalogue = self._context.catalogue
+        found = catalogue.models.get(model_id)
+        if found is None:
+            raise unknown_model(model_id, catalogue.nearest(model_id), "source_model_id")
+        return found
 
     def _check_unused(self, job: Job) -> None:
         """A model that a device holds, or that work in flight brings there, is not unregistered."""

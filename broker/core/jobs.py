@@ -62,6 +62,7 @@ class Job(Struct, eq=False):
     counted: bool = False
     device_id: str = ""
     model: ModelRef | None = None
+    source: ModelRef | None = None
     worker: bytes | None = None
     attempt: int = 0
     started: datetime | None = None

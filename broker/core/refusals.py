@@ -25,9 +25,9 @@ def unavailable(model: ModelRef, *, profile: bool) -> Fault:
     return Fault(ErrorCode.DEVICE_UNAVAILABLE, text, recovery=recovery)
 
 
-def unknown_model(model_id: str, near: list[str]) -> Fault:
+def unknown_model(model_id: str, near: list[str], field: str = "model_id") -> Fault:
     """The catalogue has no such id; the nearest are named."""
-    text = f"model_id is '{model_id[:128]}': the catalogue has no such model"
+    text = f"{field} is '{model_id[:128]}': the catalogue has no such model"
     recovery = [Recovery(action="list_models", description="list the models", parameters={})]
     return Fault(ErrorCode.MODEL_NOT_FOUND, text, details={"nearest": near}, recovery=recovery)
 

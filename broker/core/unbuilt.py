@@ -11,8 +11,6 @@ _REASONS: dict[type[c.Command], str] = {
     c.ValidateModel: "this version has no validation; a load checks file, format and safety",
     c.OptimizeModel: "this version has no optimiser",
     c.BenchmarkModel: "this version has no benchmark runner; generate reports its timing",
-    c.LoadComponent: "this version loads whole models",
-    c.UnloadComponent: "this version loads whole models",
 }
 
 

@@ -234,11 +234,6 @@ def test_a_share_of_the_device_bounds_the_work_too(cpu: Bench) -> None:
     assert cpu.engine.sampler.pressure().level.value == "critical"
 
 
-def test_loras_are_not_supported(cpu: Bench) -> None:
-    error = cpu.error(draw(SD15, loras=[c.LoraUse(name="x")]), SD15)
-    assert error.code is ErrorCode.NOT_SUPPORTED
-
-
 def test_a_folder_that_turns_unsafe_is_refused_right_before_loading(cpu: Bench, tmp_path: Path) -> None:
     shutil.copytree(cpu.root / SD15, tmp_path / SD15)
     bench = Bench(tmp_path, worker_spec(tmp_path))

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from protocol import commands as c
 from protocol.checks import unsupported
 from protocol.replies import ModelReply
+from worker.actions.components import load_component, unload_component
 from worker.actions.generate import generate
 from worker.actions.list_components import list_components
 from worker.actions.load_model import load_model
@@ -21,7 +22,7 @@ Act = Callable[[Engine, Job, Any], ModelReply]
 
 def refuse(_: Engine, job: Job, __: c.Command) -> NoReturn:
     """The answer to a command of a worker's lanes that this worker does not carry out."""
-    raise unsupported(job.assign.action, "this worker loads, unloads, pins, lists components and generates")
+    raise unsupported(job.assign.action, "this worker loads, unloads, pins, changes components and generates")
 
 
 ACTIONS: dict[type[c.Command], Act] = {
@@ -34,6 +35,6 @@ ACTIONS: dict[type[c.Command], Act] = {
     c.ValidateModel: refuse,
     c.OptimizeModel: refuse,
     c.BenchmarkModel: refuse,
-    c.LoadComponent: refuse,
-    c.UnloadComponent: refuse,
+    c.LoadComponent: load_component,
+    c.UnloadComponent: unload_component,
 }

@@ -11,13 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from protocol import commands as c
-from protocol.checks import MAX_SEED, unsupported
+from protocol.checks import MAX_SEED
 from protocol.drawing import Given, given
 from protocol.enums import Delivery, Tier
 from protocol.errors import ErrorCode, Fault, Recovery, invalid
 from protocol.link import RunFacts
 from protocol.replies import GeneratedImage, GenerateReply
 from worker import pictures
+from worker.actions.components import unknown_lora
 from worker.devices.base import Drawing, DrawOrder, Raster
 from worker.engine import Engine, common
 from worker.job import Job
@@ -25,6 +26,7 @@ from worker.loading import Brought, Wish, assigned_model, bring, changed_file
 from worker.outputs import OutputFolder
 from worker.resident import Resident
 
+Loras = tuple[tuple[str, float], ...] | None
 CHOSEN_SEED_BITS = 32
 NO_FAILURE = frozenset({ErrorCode.CANCELLED, ErrorCode.SUPERSEDED, ErrorCode.TIMEOUT, ErrorCode.INVALID_ARGUMENT})
 """Faults that say nothing of the model's health."""
@@ -32,16 +34,17 @@ NO_FAILURE = frozenset({ErrorCode.CANCELLED, ErrorCode.SUPERSEDED, ErrorCode.TIM
 
 def generate(engine: Engine, job: Job, command: c.Generate) -> GenerateReply:
     """Draw the images asked for. Raises Fault."""
-    if command.loras:
-        raise unsupported("loras", "this worker draws with the model's own weights")
     placed = given(command.attachments)
     output = _output(engine, command)
     seed = secrets.randbits(CHOSEN_SEED_BITS) if command.seed is None else command.seed
     resident, brought = _resident(engine, job, command)
+    loras = _loras(resident, command)
     engine.cache.begin(resident)
     began = time.perf_counter()
     try:
-        drawing = _drawn(engine, job, resident, _order(engine, job, resident, command, seed=seed, placed=placed))
+        drawing = _drawn(
+            engine, job, resident, _order(engine, job, resident, command, seed=seed, placed=placed, loras=loras)
+        )
     except Exception as error:
         if not isinstance(error, Fault) or error.code not in NO_FAILURE:
             resident.note_run(succeeded=False)
@@ -86,7 +89,19 @@ def _resident(engine: Engine, job: Job, command: c.Generate) -> tuple[Resident, 
     return brought.resident, brought
 
 
-def _order(engine: Engine, job: Job, resident: Resident, command: c.Generate, *, seed: int, placed: Given) -> DrawOrder:
+def _loras(resident: Resident, command: c.Generate) -> Loras:
+    """The adapters of this picture; None: those that act by themselves. Raises Fault INVALID_ARGUMENT."""
+    if command.loras is None:
+        return None
+    for index, lora in enumerate(command.loras):
+        if lora.name not in resident.built.loras:
+            raise unknown_lora(f"loras[{index}].name", lora.name, resident)
+    return tuple((lora.name, lora.scale) for lora in command.loras)
+
+
+def _order(
+    engine: Engine, job: Job, resident: Resident, command: c.Generate, *, seed: int, placed: Given, loras: Loras
+) -> DrawOrder:
     fraction = resident.resolved.memory_fraction
     return DrawOrder(
         prompt=command.prompt or "",
@@ -97,6 +112,7 @@ def _order(engine: Engine, job: Job, resident: Resident, command: c.Generate, *,
         guidance_scale=command.guidance_scale,
         seeds=[(seed + index) % (MAX_SEED + 1) for index in range(command.num_images)],
         scheduler=command.scheduler,
+        loras=loras,
         source=None if placed.picture is None else job.attachments[placed.picture],
         mask=None if placed.mask is None else job.attachments[placed.mask],
         fields=(f"attachments[{placed.picture}]", f"attachments[{placed.mask}]"),

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from modelfiles.contents import Content
 from modelfiles.model import ModelFile
+from protocol.checks import unsupported
 from protocol.enums import ComponentType, LoadSource, ModelPrecision
 from protocol.records import Record
 from protocol.telemetry import DeviceIdentity
@@ -97,6 +98,7 @@ class DrawOrder(Record, frozen=True, kw_only=True):
 
     `source` is the file of the picture to begin from, `mask` that of one that is white where to paint, `fields` what
     errors call the two.
+    `loras` are the adapters, (name, scale), that act instead of those that act by themselves.
     `limit_bytes` bounds the model and its work together, 0 for no bound.
     """
 
@@ -108,6 +110,7 @@ class DrawOrder(Record, frozen=True, kw_only=True):
     guidance_scale: float | None
     seeds: list[int]
     scheduler: str = ""
+    loras: tuple[tuple[str, float], ...] | None = None
     source: bytes | None = None
     mask: bytes | None = None
     fields: tuple[str, str] = ("attachments[0]", "attachments[1]")
@@ -141,6 +144,20 @@ class Drawing(Record, frozen=True, kw_only=True):
     not_measured: dict[str, str] = {}
 
 
+class Made(Record, frozen=True, kw_only=True):
+    """A part that was read for a model and is not of it yet; `component` is the library's object."""
+
+    part: PartBytes
+    component: Any
+
+
+LORA = "lora:"
+"""Begins the names of parts that are adapters."""
+
+
+WITHOUT_LAYERS = "a virtual model has bytes and times, and no layers"
+
+
 class LostError(Exception):
     """A part that was to come out of the RAM tier is not there any more."""
 
@@ -157,6 +174,35 @@ class BuiltModel(ABC):
 
     streamed_bytes: int | None = None
     """What a run has of its weights on the device at the most, where they wait in host memory; None: they lie there."""
+
+    def read_lora(self, name: str, file: ModelFile, job: Job) -> Made:
+        """An adapter for this model, in host memory. Raises Fault."""
+        raise unsupported("component", WITHOUT_LAYERS)
+
+    def read_part(self, name: str, file: ModelFile, job: Job) -> Made:
+        """A part of another file in the place of this model's own. Raises Fault."""
+        raise unsupported("component", WITHOUT_LAYERS)
+
+    def put(self, made: Made, scale: float | None = None) -> PartBytes | None:
+        """Take another part, or one more, on the device where the model is there; the part that stood there.
+
+        `scale` is the one at which an adapter acts by itself. Raises the device's `out_of_memory`, and is as it was.
+        """
+        raise unsupported("component", WITHOUT_LAYERS)
+
+    def drop(self, name: str) -> PartBytes | None:
+        """Be without a part; the one that stood there."""
+        raise unsupported("component", WITHOUT_LAYERS)
+
+    @property
+    def replaced(self) -> list[str]:
+        """The parts that are not its own."""
+        return []
+
+    @property
+    def loras(self) -> dict[str, float]:
+        """The adapters that it has, and the scale at which each acts by itself."""
+        return {}
 
     @property
     def keys(self) -> list[str]:

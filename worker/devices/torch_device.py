@@ -12,13 +12,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from modelfiles.model import Kind
+from modelfiles.model import Kind, ModelFile
 from modelfiles.paths import Roots
 from protocol.enums import ModelPrecision
 from protocol.errors import ErrorCode, Fault
 from protocol.link import WorkerSpec
 from settings import host
-from worker.devices.base import Build, BuiltModel, Device
+from worker.devices.base import Build, BuiltModel, Device, Made
 from worker.job import Job
 from worker.prefetch import Watch
 from worker.staging import Staging, clear_leftovers
@@ -108,6 +108,17 @@ class TorchDevice(Device):
         model = TorchModel(self, pipelines, parts, build)
         model.contents, model.source = contents, stock.source
         return model
+
+    def read_part(self, name: str, own: Build, source: ModelFile, pipelines: Pipelines, job: Job) -> Made:
+        """A part of another file for a model that was built so. Raises Fault."""
+        from worker.reader import Reader  # noqa: PLC0415
+        from worker.replacing import Sources  # noqa: PLC0415
+        from worker.stock import Stock  # noqa: PLC0415
+
+        sources = Sources(own, source, pipelines, self._roots)
+        stock = Stock(self.components, self.ram, Reader(job.check, lambda _: None), usable=True)
+        with Staging(self._runtime, self._device_id, sources.watched) as staging:
+            return sources.read(name, staging, stock)
 
     def prefetch(self, build: Build, watch: Watch) -> int:
         from worker.configurations import configuration_of  # noqa: PLC0415

@@ -1,0 +1,110 @@
+"""A part of another model, or one by itself, in the place of a model's own: read, and held against its new neighbours.
+
+Decides whether it fits: its class by the family's slots, its widths by those of the parts beside it, the channels of
+its latents. The model is not touched here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+import transformers
+
+from modelfiles.fit import check_fit
+from modelfiles.jsonfile import JsonObject, incompatible
+from modelfiles.model import Kind, ModelFile, Part
+from modelfiles.paths import Roots
+from modelfiles.roles import check_slot
+from worker import precision
+from worker.configurations import PARTS_ALONE, Configuration, configuration_of
+from worker.devices.base import Build, Made, PartBytes
+from worker.parts import build_part, tensor_bytes
+from worker.pipelines import Pipelines
+from worker.singles import Single
+from worker.staging import Staging
+from worker.stock import Stock
+
+
+class Sources:
+    """Where a part may come from: `own` is how the model that it is for was built, `source` the other file."""
+
+    def __init__(self, own: Build, source: ModelFile, pipelines: Pipelines, roots: Roots) -> None:
+        self._pipelines = pipelines
+        precision.refuse_packed(source)
+        alone = source.kind is Kind.SINGLE and source.type in PARTS_ALONE
+        config_path = own.config_path if source.path == own.file.path else ""
+        self.build = msgspec.structs.replace(own, file=source, config_path=config_path, anew=False)
+        self.configuration = _configuration(own, self.build, roots, alone=alone)
+        watched = self.configuration.watched if self.configuration is not None else ()
+        self.watched = [*source.fingerprints, *watched]
+
+    def read(self, name: str, staging: Staging, stock: Stock) -> Made:
+        """The part in host memory. Raises Fault."""
+        part = _part(name, self.build.file)
+        if self.configuration is not None:
+            build = self.build
+            if build.file.type in PARTS_ALONE:
+                build = msgspec.structs.replace(build, file=msgspec.structs.replace(build.file, parts=[part]))
+            made: Any = Single(build, self.configuration, self._pipelines.family, staging, stock).part(name)
+        else:
+            check_slot(name, (part.library, part.class_name))
+            made = build_part(part, staging.folder(part.name, part.reads), self.build, stock)
+        staging.verify()
+        check_serves(self._pipelines, name, made)
+        size = _bytes(made) if isinstance(made, torch.nn.Module) else 0
+        known = PartBytes(name=name, type=part.type, path=part.path, bytes=size, key=stock.keys.get(name, ""))
+        return Made(part=known, component=made)
+
+
+def check_serves(pipelines: Pipelines, name: str, made: Any) -> None:
+    """Raise Fault MODEL_INCOMPATIBLE where a part does not fit the others of a model."""
+    parts = {part: one for part, one in pipelines.components.items() if one is not None} | {name: made}
+    classes = {part: (_library(one), type(one).__name__) for part, one in parts.items()}
+    configs = {part: _config(one) for part, one in parts.items()}
+    check_fit(pipelines.family, classes, configs)
+    key = pipelines.family.latent_key
+    before, after = _config(pipelines.components["vae"]).get(key), configs["vae"].get(key)
+    if before != after:
+        text = f"{name}: its {key} is {after}, and this model's latents have {before} channels"
+        raise incompatible(text, part=name, key=key, found=after, expected=before)
+    denoiser = pipelines.family.denoiser.part
+    own, other = _config(pipelines.denoiser).get("in_channels"), configs[denoiser].get("in_channels")
+    if own != other:
+        text = f"{name}: its in_channels is {other}, and this model's is {own}"
+        raise incompatible(text, part=name, key="in_channels", found=other, expected=own)
+
+
+def _configuration(own: Build, build: Build, roots: Roots, *, alone: bool) -> Configuration | None:
+    """What a single file's part is built by: its own configuration; of a part by itself that of the model it is for."""
+    if not alone:
+        return configuration_of(build, roots)
+    if own.file.kind is Kind.SINGLE:
+        return configuration_of(own, roots)
+    return configuration_of(msgspec.structs.replace(build, config_path=own.file.path), roots)
+
+
+def _part(name: str, file: ModelFile) -> Part:
+    """The part of a file by its name; one by itself whatever it is called. Raises Fault MODEL_INCOMPATIBLE."""
+    alone = len(file.parts) == 1 and not file.family
+    found = file.parts[0] if alone else next((part for part in file.parts if part.name == name), None)
+    if found is None:
+        held = ", ".join(part.name for part in file.parts) or "no parts"
+        raise incompatible(f"{Path(file.path).name} has no {name}: it has {held}", part=name)
+    return msgspec.structs.replace(found, name=name)
+
+
+def _config(one: Any) -> JsonObject:
+    config: Any = getattr(one, "config", None)
+    return config.to_dict() if hasattr(config, "to_dict") else dict(config or {})
+
+
+def _library(one: Any) -> str:
+    own = isinstance(one, transformers.PreTrainedModel | transformers.PreTrainedTokenizerBase)
+    return "transformers" if own else "diffusers"
+
+
+def _bytes(module: torch.nn.Module) -> int:
+    return sum(tensor_bytes(tensor) for tensor in (*module.parameters(), *module.buffers()))
