@@ -27,6 +27,12 @@ from worker.singles import Single
 from worker.staging import Staging
 from worker.stock import Stock
 
+LATENTS = ("scaling_factor", "shift_factor")
+"""Keys of a VAE's configuration that tell one space of latents from another, beside their channels."""
+
+GIVEN = ("in_channels", "addition_embed_type", "class_embed_type", "encoder_hid_dim_type")
+"""Keys of a denoiser's configuration that say what a pipeline has to give it."""
+
 
 class Sources:
     """Where a part may come from: `own` is how the model that it is for was built, `source` the other file."""
@@ -65,16 +71,13 @@ def check_serves(pipelines: Pipelines, name: str, made: Any) -> None:
     classes = {part: (_library(one), type(one).__name__) for part, one in parts.items()}
     configs = {part: _config(one) for part, one in parts.items()}
     check_fit(pipelines.family, classes, configs)
-    key = pipelines.family.latent_key
-    before, after = _config(pipelines.components["vae"]).get(key), configs["vae"].get(key)
-    if before != after:
-        text = f"{name}: its {key} is {after}, and this model's latents have {before} channels"
-        raise incompatible(text, part=name, key=key, found=after, expected=before)
     denoiser = pipelines.family.denoiser.part
-    own, other = _config(pipelines.denoiser).get("in_channels"), configs[denoiser].get("in_channels")
-    if own != other:
-        text = f"{name}: its in_channels is {other}, and this model's is {own}"
-        raise incompatible(text, part=name, key="in_channels", found=other, expected=own)
+    for part, keys in (("vae", (pipelines.family.latent_key, *LATENTS)), (denoiser, GIVEN)):
+        own, other = _config(pipelines.components[part]), configs[part]
+        for key in keys:
+            if own.get(key) != other.get(key):
+                text = f"{name}: its {key} is {other.get(key)}, and this model's is {own.get(key)}"
+                raise incompatible(text, part=name, key=key, found=other.get(key), expected=own.get(key))
 
 
 def _configuration(own: Build, build: Build, roots: Roots, *, alone: bool) -> Configuration | None:

@@ -427,3 +427,28 @@ def test_worker_replies_are_forwarded_untouched_with_their_attachments() -> None
     written = encode_reply(success_of(header), header.spelling)
     (reply,) = sent(room.finish(effect, attachments=(b"png",)))
     assert reply.frames == (written, b"png")
+
+
+def test_a_part_comes_from_a_model_that_the_catalogue_knows() -> None:
+    room = Room()
+    room.holds("cpu:0", residency("m"))
+    fields = {"model_id": "m", "component": "vae"}
+    (part,) = assigned(room.send("load_component", source_model_id="n", **fields))
+    assert part.header.source is not None and part.header.source.model_id == "n"
+    assert part.header.model is not None and part.header.model.model_id == "m"
+    reply = room.ask("load_component", source_model_id="nn", **fields)
+    assert code(reply) == "MODEL_NOT_FOUND" and reply["message"].startswith("source_model_id is 'nn'")
+    assert reply["error"]["details"]["nearest"] == ["n"]
+
+
+def test_parts_go_to_the_one_that_holds_the_model_and_nowhere_where_none_does() -> None:
+    room = Room()
+    fields = {"component": "lora", "path": "/models/style.safetensors"}
+    reply = room.ask("load_component", model_id="m", **fields)
+    assert code(reply) == "INVALID_ARGUMENT" and reply["error"]["recovery"][0]["action"] == "load_model"
+    room.holds("cpu:1", residency("m"))
+    (part,) = assigned(room.send("load_component", model_id="m", **fields))
+    assert part.header.device_id == "cpu:1" and part.header.source is None
+    room.holds("cpu:0", residency("m"))
+    reply = room.ask("unload_component", model_id="m", component="lora")
+    assert code(reply) == "INVALID_ARGUMENT" and "cpu:0" in reply["message"]
