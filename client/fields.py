@@ -201,3 +201,4 @@ class GenerateFields(Common, total=False):
     image_format: ImageFormat
     delivery: Delivery
     load_if_needed: bool
+    allow_degraded: bool

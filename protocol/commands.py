@@ -311,6 +311,7 @@ class Generate(ModelCommand, frozen=True, kw_only=True, tag="generate"):
     image_format: ImageFormat = ImageFormat.PNG
     delivery: Delivery = Delivery.ATTACHMENT
     load_if_needed: bool = True
+    allow_degraded: bool = True
 
 
 class TargetCommand(Command, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ _SLOW = (
     "worker/test_components.py",
     "worker/test_copier.py",
     "worker/test_cpu.py",
+    "worker/test_ladder.py",
     "worker/test_layouts.py",
     "worker/test_lora.py",
     "worker/test_misfits.py",

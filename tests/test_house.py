@@ -36,6 +36,7 @@ TORCH_FILES = {
     "worker/devices/cuda.py",
     "worker/devices/torch_device.py",
     "worker/filling.py",
+    "worker/holding.py",
     "worker/identity.py",
     "worker/larder.py",
     "worker/livetensors.py",

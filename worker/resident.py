@@ -11,8 +11,9 @@ from protocol.enums import LoadPriority, ModelStatus, Tier
 from protocol.records import DevicePerformance, ModelLoadConfiguration, ModelMemoryUsage, ModelPerformance
 from protocol.replies import OptionOutcome
 from protocol.telemetry import ComponentResidency, ModelResidency
-from worker.devices.base import BuiltModel
+from worker.devices.base import BuiltModel, Rung
 from worker.options import Resolved
+from worker.work import MOST_SHAPES, Shape
 
 RUNS_REMEMBERED = 20
 FOREVER = -1.0
@@ -48,6 +49,8 @@ class Resident:
         self.load_ms: list[float] = []
         self.last_peak_bytes: int | None = None
         self.highest_bytes = self.device_bytes
+        self.rungs: dict[Shape, tuple[Rung, ...]] = {}
+        """What a run of a shape had to be drawn with."""
 
     @property
     def bytes(self) -> int:
@@ -85,6 +88,11 @@ class Resident:
         if peak_bytes is not None:
             self.last_peak_bytes = peak_bytes
             self.highest_bytes = max(self.highest_bytes, peak_bytes)
+
+    def note_rung(self, shape: Shape, rung: tuple[Rung, ...]) -> None:
+        self.rungs[shape] = rung
+        if len(self.rungs) > MOST_SHAPES:
+            del self.rungs[next(iter(self.rungs))]
 
     def memory(self) -> ModelMemoryUsage:
         """The host's record, as `protocol.records` defines its figures."""

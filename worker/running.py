@@ -12,10 +12,8 @@ import torch
 
 from modelfiles.model import ModelFile
 from protocol.enums import ComponentType, ModelPrecision
-from ramtier.blocks import Block
 from worker import attention, lora, quantization
-from worker.components import Component, shared
-from worker.copying import copied
+from worker.components import shared
 from worker.devices.base import (
     LORA,
     Applied,
@@ -23,12 +21,13 @@ from worker.devices.base import (
     BuiltModel,
     Drawing,
     DrawOrder,
-    LostError,
     Made,
     PartBytes,
+    Rung,
     Streaming,
 )
 from worker.devices.torch_device import TorchDevice
+from worker.holding import Holding
 from worker.job import Job
 from worker.lora import LoraWeights
 from worker.options import FLASH, OFFLOADING, SLICING, SPLITTING
@@ -56,19 +55,13 @@ class TorchModel(BuiltModel):
         self._flags: tuple[str, ...] = ()
         self._device = device
         self._pipelines = pipelines
-        self._found = found = shared(pipelines.components, parts, device.components)
+        found = shared(pipelines.components, parts, device.components)
         self.parts = [
             msgspec.structs.replace(part, key=found[part.name].key) if part.name in found else part for part in parts
         ]
-        self._components = list(dict.fromkeys(found.values()))
+        self._holding = Holding(device, found, streams=build.streaming is not Streaming.NONE)
         self._own = {part.name: part.path for part in parts}
         self._loras: dict[str, float] = {}
-        self._placed: list[Component] = []
-        self._shared: list[Component] = []
-        self._waiting: list[Component] = []
-        self._is_aside = False
-        self._claims = ExitStack()
-        self._blocks: dict[Component, Block] = {}
         self._work = _work(pipelines, build.compute)
         self._build, self._streaming = build, build.streaming
         self._types: dict[str, dict[str, torch.dtype]] = {}
@@ -77,7 +70,7 @@ class TorchModel(BuiltModel):
     def _note_parts(self) -> None:
         """What follows from the parts as they are."""
         if self._streaming is not Streaming.NONE:
-            self.streamed_bytes = max((part.most_bytes for part in self._streamed()), default=0)
+            self.streamed_bytes = max((part.most_bytes for part in self._streamed(self._streaming)), default=0)
         self._types = {
             name: {key: tensor.dtype for key, tensor in tensors_of(module).items()}
             for name, module in self._pipelines.named_modules()
@@ -104,18 +97,12 @@ class TorchModel(BuiltModel):
 
     def put(self, made: Made, scale: float | None = None) -> PartBytes | None:
         part, one = made.part, made.component
-        component = None
         if isinstance(one, torch.nn.Module):
-            component = self._device.components.hold(one, part.bytes, part.key)
-            try:
-                self._join(component)
-            except BaseException:
-                self._device.components.let_go(component)
-                raise
+            component = self._holding.take(part.name, one, part.bytes, part.key)
             one, part = component.module, msgspec.structs.replace(part, key=component.key)
-        old = self._without(part.name, component)
-        if component is not None:
-            self._found[part.name] = component
+        else:
+            self._holding.let_go(part.name)
+        old = self._remove(part.name)
         if scale is not None:
             self._loras[part.name.removeprefix(LORA)] = scale
         self._pipelines.components[part.name] = one
@@ -124,39 +111,14 @@ class TorchModel(BuiltModel):
         return old
 
     def drop(self, name: str) -> PartBytes | None:
-        old = self._without(name)
+        self._holding.let_go(name)
+        old = self._remove(name)
         self._pipelines.components.pop(name, None)
         self._note_parts()
         return old
 
-    def _join(self, component: Component) -> None:
-        """One component more, wherever this model's are. Raises the device's `out_of_memory`."""
-        if component in self._components:
-            self._device.components.let_go(component)
-            return
-        if self._placed:
-            if not component.placed:
-                self._device.place([component])
-            component.placed += 1
-            self._placed.append(component)
-        elif self._is_aside:
-            component.aside += 1
-        self._components.append(component)
-
-    def _without(self, name: str, coming: Component | None = None) -> PartBytes | None:
-        """The part leaves; its component too, where it stands nowhere else in the model, and is not the one to come."""
-        component = self._found.pop(name, None)
+    def _remove(self, name: str) -> PartBytes | None:
         self._loras.pop(name.removeprefix(LORA), None)
-        if component is not None and component is not coming and component not in self._found.values():
-            self._components.remove(component)
-            if component in self._placed:
-                self._placed.remove(component)
-                self._displace(self._take_off([component]))
-            elif self._is_aside:
-                component.aside -= 1
-            self._device.components.let_go(component)
-            if component.models:
-                component.strip()
         old = next((part for part in self.parts if part.name == name), None)
         self.parts = [part for part in self.parts if part.name != name]
         return old
@@ -175,7 +137,7 @@ class TorchModel(BuiltModel):
         return applied
 
     def _streams(self) -> Applied:
-        parts = self._streamed()
+        parts = self._streamed(self._streaming)
         evidence = {
             "bytes_before": self.bytes,
             "bytes_at_rest": 0,
@@ -203,167 +165,110 @@ class TorchModel(BuiltModel):
             found.update(quantization.layers_by_type(module))
         return dict(found)
 
+    # moves
+
     def claim(self) -> None:
-        wanted = [one for one in self._absent() if one.empty]
-        blocks = {one: self._claims.enter_context(self._device.ram.lent(one.key)) for one in wanted}
-        if None in blocks.values():
-            self._claims.close()
-            raise LostError(f"{sum(block is None for block in blocks.values())} parts have left the RAM tier")
-        self._blocks = {one: block for one, block in blocks.items() if block is not None}
-        streams = self._streaming is not Streaming.NONE
-        self._shared = [one for one in self._absent() if one.placed and not streams]
-        self._waiting = [one for one in self._absent() if not one.empty and (streams or not one.placed)]
-        for component in self._shared:
-            component.placed += 1
-        for component in self._waiting:
-            component.aside += 1
+        self._holding.claim()
 
     def disclaim(self) -> None:
-        self._claims.close()
-        self._blocks.clear()
-        for component in self._waiting:
-            component.aside -= 1
-        self._waiting = []
-        # Where no promotion followed, whoever else had them on the device may have left meanwhile.
-        gone, self._shared = self._take_off(self._shared), []
-        self._displace(gone)
-        for component in gone:
-            component.strip()
+        self._holding.disclaim()
 
     def promote(self, job: Job | None) -> None:
-        absent = self._absent()
-        streams = self._streaming is not Streaming.NONE
-        coming = [one for one in absent if one.empty or not (one.placed or streams)]
-        reader = Reader(job.check if job is not None else _unwatched, lambda _: None)
-        filled = []
-        try:
-            for component in coming:
-                if component.empty:
-                    filled.append(component)
-                    component.fill(self._blocks[component], reader)
-            if not streams:
-                self._device.place(coming)
-        except BaseException:
-            for component in filled:
-                component.strip()
-            raise
-        if streams:
-            self._stand_aside()
-            return
-        for component in absent:
-            component.placed += 1
-        self._placed += absent
-        self._come_back()
+        self._holding.promote(job)
 
     def copy(self, *, evict: bool) -> Generator[None, None, bool]:
-        return copied(self._components, self._device.ram, evict=evict)
+        return self._holding.copy(evict=evict)
 
     def keep_copy(self) -> bool:
-        return self._device.ram.hold([one.key for one in self._components])
+        return self._holding.keep_copy()
 
     def demote(self) -> None:
-        self._come_back()
-        self._displace(self._leave())
-        for component in self._components:
-            component.strip()
+        self._holding.demote()
 
     def step_aside(self) -> None:
-        self._device.displace(self._leave(), keep=True)
-        self._stand_aside()
-
-    def _stand_aside(self) -> None:
-        """Its tensors are needed in host memory."""
-        for component in self._components if not self._is_aside else ():
-            component.aside += 1
-        self._is_aside = True
-
-    def _displace(self, gone: Sequence[Component]) -> None:
-        """Off the device; into host memory what another model needs there."""
-        if gone:
-            self._device.displace([one for one in gone if one.aside], keep=True)
-            self._device.displace([one for one in gone if not one.aside], keep=False)
+        self._holding.step_aside()
 
     def release(self) -> int:
-        self._come_back()
-        self._displace(self._leave())
-        freed = 0
-        for component in self._components:
-            freed += self._device.components.let_go(component)
-            if component.models:
-                component.strip()
-        self._components.clear()
+        freed = self._holding.release()
         self._pipelines.components.clear()
         return freed
 
-    def _come_back(self) -> None:
-        """It does not stand aside any more."""
-        for component in self._components if self._is_aside else ():
-            component.aside -= 1
-        self._is_aside = False
-
-    def _absent(self) -> list[Component]:
-        return [one for one in self._components if one not in self._placed]
-
-    def _leave(self) -> list[Component]:
-        """This model is not on the device any more: its components that no other model has there."""
-        gone = self._take_off(self._placed)
-        self._placed = []
-        return gone
-
-    def _take_off(self, components: Sequence[Component]) -> list[Component]:
-        for component in components:
-            component.placed -= 1
-        return [one for one in components if not one.placed]
+    # runs
 
     def mend(self) -> None:
-        """A VAE that SDXL decodes in Float32 stays so where the decoding fails: the next run would fail on types."""
+        """Back onto the device, where a run left it aside; and in its own types: a VAE that SDXL decodes in Float32
+        stays so where the decoding fails."""
+        if self._holding.is_aside and self._streaming is Streaming.NONE:
+            self._holding.place()
         for name, module in self._pipelines.named_modules():
             for key, tensor in tensors_of(module).items():
                 wanted = self._types.get(name, {}).get(key, tensor.dtype)
                 if tensor.dtype is not wanted:
                     tensor.data = tensor.data.to(wanted)
 
+    @property
+    def rungs(self) -> frozenset[Rung]:  # type: ignore[override]
+        tiled = {Rung.TILING} if hasattr(self._pipelines.components["vae"], "use_tiling") else set()
+        more = {Streaming.NONE: {Rung.OFFLOADING, Rung.SPLITTING}, Streaming.PARTS: {Rung.SPLITTING}}
+        return frozenset({Rung.SLICING} | tiled | more.get(self._streaming, set()))
+
     def draw(self, order: DrawOrder, job: Job) -> Drawing:
-        streamed = self._streamed(absent=True) if self._streaming is not Streaming.NONE else []
-        run = Run(self._device, self._pipelines, order, job, streams=bool(streamed))
-        shape = Shape.of(order)
-        known = self._work.measured(shape)
-        there, coming = (self.bytes, 0) if self.streamed_bytes is None else (0, self.streamed_bytes)
-        peak = None if known is None else there + coming + known
-        watched = self._device.watch(self._pipelines, there, order.limit_bytes, peak, coming)
-        with watched as meter, self._as_asked(), self._adapted(order), Flow(self._device, streamed):
+        with ExitStack() as stack:
+            streaming = self._streaming_of(order)
+            if streaming is not self._streaming and self._holding.placed:
+                stack.enter_context(self._waiting_aside())
+            streamed = self._streamed(streaming, absent=True) if streaming is not Streaming.NONE else []
+            run = Run(self._device, self._pipelines, order, job, streams=bool(streamed))
+            shape = Shape.of(order)
+            known = self._work.measured(shape) if not order.rung else None
+            coming = max((part.most_bytes for part in streamed), default=0)
+            there = self.bytes if streaming is Streaming.NONE else 0
+            peak = None if known is None else there + coming + known
+            meter = stack.enter_context(self._device.watch(self._pipelines, there, order.limit_bytes, peak, coming))
+            self._as_asked(order, stack)
+            stack.enter_context(Flow(self._device, streamed))
             images = run.images()
-        if meter.peak_bytes is not None:
+        if meter.peak_bytes is not None and not order.rung:
             self._work.note(shape, meter.peak_bytes - there - coming)
         return run.drawing(images, meter.peak_bytes)
 
-    def _streamed(self, *, absent: bool = False) -> list[Streamed]:
+    def _streaming_of(self, order: DrawOrder) -> Streaming:
+        if Rung.SPLITTING in order.rung:
+            return Streaming.BLOCKS
+        return Streaming.PARTS if Rung.OFFLOADING in order.rung else self._streaming
+
+    @contextmanager
+    def _waiting_aside(self) -> Iterator[None]:
+        """A run whose model lies on the device and is streamed all the same. Raises the device's `out_of_memory`."""
+        self.step_aside()
+        try:
+            yield
+        finally:
+            self._holding.place()
+
+    def _streamed(self, streaming: Streaming, *, absent: bool = False) -> list[Streamed]:
         """Its parts as they are streamed; `absent`: those that the device has not by another model."""
-        held = [one for one in self._components if not isinstance(one.module, LoraWeights)]
+        held = [one for one in self._holding.all if not isinstance(one.module, LoraWeights)]
         kept = [one.module for one in held if not (absent and one.placed)]
-        return [Streamed(module, split=self._streaming is Streaming.BLOCKS) for module in kept]
+        return [Streamed(module, split=streaming is Streaming.BLOCKS) for module in kept]
 
     def _adapted(self, order: DrawOrder) -> AbstractContextManager[None]:
         """A run with the adapters that the order names, else with all."""
         active = self._loras.items() if order.loras is None else order.loras
         return lora.added(self._pipelines, [(self._pipelines.components[LORA + name], scale) for name, scale in active])
 
-    @contextmanager
-    def _as_asked(self) -> Iterator[None]:
-        """A run under the flags of the configuration in force."""
-        with ExitStack() as stack:
-            if SLICING in self._flags:
-                stack.enter_context(attention.Sliced())
-            if FLASH in self._flags:
-                stack.enter_context(attention.flash())
-            yield
+    def _as_asked(self, order: DrawOrder, stack: ExitStack) -> None:
+        """A run under the flags of the configuration in force, with the adapters and the rung of the order."""
+        stack.enter_context(self._adapted(order))
+        if SLICING in self._flags or Rung.SLICING in order.rung:
+            stack.enter_context(attention.Sliced())
+        if FLASH in self._flags:
+            stack.enter_context(attention.flash())
+        if Rung.TILING in order.rung:
+            stack.enter_context(tiled(self._pipelines.components["vae"]))
 
     def working_bytes(self, order: DrawOrder) -> int:
         return self._work.expected(Shape.of(order)) + (self.streamed_bytes or 0)
-
-
-def _unwatched() -> None:
-    """Nobody cancels."""
 
 
 def _work(pipelines: Pipelines, precision: ModelPrecision) -> Work:
@@ -373,3 +278,14 @@ def _work(pipelines: Pipelines, precision: ModelPrecision) -> Work:
     side = own * factor if isinstance(own, int) and own else family.native_side
     each = bytes_per_pixel(family.working_bytes_per_pixel, DTYPES[precision].itemsize, config)
     return Work(each, min(side, family.greatest_default))
+
+
+@contextmanager
+def tiled(vae: Any) -> Iterator[None]:
+    """While it lasts, a VAE computes tile by tile and picture by picture."""
+    before = vae.use_tiling, vae.use_slicing
+    vae.use_tiling = vae.use_slicing = True
+    try:
+        yield
+    finally:
+        vae.use_tiling, vae.use_slicing = before

@@ -302,7 +302,7 @@ def test_every_action_has_a_struct_of_its_own_that_the_strict_decoder_knows(name
 BEYOND_THE_HOST = {
     "load_model": "model_path config_path model_type loading_strategy cache_optimized coordination_mode keep_alive pin",
     "generate": "model_id prompt negative_prompt width height steps guidance_scale seed num_images scheduler loras "
-    "strength image_format delivery load_if_needed",
+    "strength image_format delivery load_if_needed allow_degraded",
     "load_component": "model_id component path source_model_id name scale",
     "unload_component": "model_id component path source_model_id name scale",
     "list_components": "model_id device_id",

@@ -229,7 +229,7 @@ def test_a_share_of_the_device_bounds_the_work_too(cpu: Bench) -> None:
     memory = ModelMemoryOptimization(memory_fraction=fraction)
     configuration = ModelLoadConfiguration(memory_optimization=memory)
     cpu.reply(LoadModelReply, c.LoadModel(model_id=SD15, configuration=configuration), SD15)
-    error = cpu.error(draw(SD15), SD15)
+    error = cpu.error(draw(SD15, allow_degraded=False), SD15)
     assert error.code is ErrorCode.INSUFFICIENT_MEMORY
     assert cpu.engine.sampler.pressure().level.value == "critical"
 

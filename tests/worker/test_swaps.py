@@ -124,7 +124,7 @@ def test_a_load_that_cannot_be_placed_leaves_the_old_one_drawing(
     place = bench.engine.device.place  # type: ignore[attr-defined]
 
     def refuse_the_new_one(components: list[Component]) -> None:
-        if old is not None and isinstance(old.built, TorchModel) and components != old.built._components:
+        if old is not None and isinstance(old.built, TorchModel) and components != old.built._holding.all:
             raise Fault(ErrorCode.CANCELLED, "stopped while it was placed")
         place(components)
 

@@ -7,7 +7,6 @@ import hashlib
 import secrets
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from protocol import commands as c
@@ -17,7 +16,7 @@ from protocol.enums import Delivery, Tier
 from protocol.errors import ErrorCode, Fault, Recovery, invalid
 from protocol.link import RunFacts
 from protocol.replies import GeneratedImage, GenerateReply
-from worker import pictures
+from worker import ladder, pictures
 from worker.actions.components import unknown_lora
 from worker.devices.base import Drawing, DrawOrder, Raster
 from worker.engine import Engine, common
@@ -42,13 +41,12 @@ def generate(engine: Engine, job: Job, command: c.Generate) -> GenerateReply:
     engine.cache.begin(resident)
     began = time.perf_counter()
     try:
-        drawing = _drawn(
-            engine, job, resident, _order(engine, job, resident, command, seed=seed, placed=placed, loras=loras)
-        )
+        order = _order(engine, job, resident, command, seed=seed, placed=placed, loras=loras)
+        drawing = ladder.draw(engine, job, resident, order, allow_degraded=command.allow_degraded)
     except Exception as error:
         if not isinstance(error, Fault) or error.code not in NO_FAILURE:
             resident.note_run(succeeded=False)
-        _mend(engine, resident)
+        ladder.mend(engine, resident)
         raise
     finally:
         engine.cache.end(resident)
@@ -120,45 +118,6 @@ def _order(
         limit_bytes=int(fraction * engine.keeper.room().total),
         max_side=engine.spec.max_side,
     )
-
-
-def _drawn(engine: Engine, job: Job, resident: Resident, order: DrawOrder) -> Drawing:
-    """The drawing, with room made for its work; where memory runs out in spite of it, once more without idle models.
-
-    Raises Fault INSUFFICIENT_MEMORY.
-    """
-    engine.keeper.make_way(resident, resident.built.working_bytes(order))
-    drawing = _attempt(engine, job, resident, order)
-    if drawing is None and engine.cache.get(resident.model_id) is resident:
-        engine.keeper.empty(resident.model_id)
-        drawing = _attempt(engine, job, resident, order)
-    if drawing is None:
-        needed = max(resident.highest_bytes, resident.bytes + 1)
-        fault = engine.cache.insufficient(needed, engine.keeper.room())
-        text = f"{resident.model_id} ran out of memory at this size; {fault.info.message}"
-        raise Fault(fault.code, text, details=fault.info.details, recovery=fault.info.recovery)
-    return drawing
-
-
-def _attempt(engine: Engine, job: Job, resident: Resident, order: DrawOrder) -> Drawing | None:
-    """One run; None where the device ran out of memory. Memory is reclaimed once nothing refers to it any more."""
-    try:
-        return resident.built.draw(order, job)
-    except engine.device.out_of_memory:
-        engine.sampler.note_oom()
-    engine.device.reclaim()
-    _mend(engine, resident)
-    return None
-
-
-def _mend(engine: Engine, resident: Resident) -> None:
-    """After a failed run everything is as before it; a model that cannot be brought back is built anew next time."""
-    mended = False
-    with suppress(engine.device.out_of_memory):
-        resident.built.mend()
-        mended = True
-    if not mended:
-        engine.keeper.leave(resident, "unloaded: a failed run left it changed", clear=True)
 
 
 def _output(engine: Engine, command: c.Generate) -> OutputFolder | None:

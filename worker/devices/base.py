@@ -70,6 +70,15 @@ class Streaming(enum.Enum):
     BLOCKS = "blocks"
 
 
+class Rung(enum.Enum):
+    """A way to draw with less memory; its value is what a client reads."""
+
+    TILING = "VAE tiling"
+    SLICING = "attention slicing"
+    OFFLOADING = "CPU offloading"
+    SPLITTING = "model splitting"
+
+
 class Build(Record, frozen=True, kw_only=True):
     """How a model is to be built, and at which pace it is read; `config_path` "" where the file needs none.
 
@@ -99,6 +108,7 @@ class DrawOrder(Record, frozen=True, kw_only=True):
     `source` is the file of the picture to begin from, `mask` that of one that is white where to paint, `fields` what
     errors call the two.
     `loras` are the adapters, (name, scale), that act instead of those that act by themselves.
+    `rung` is what it is drawn with to take less memory.
     `limit_bytes` bounds the model and its work together, 0 for no bound.
     """
 
@@ -111,6 +121,7 @@ class DrawOrder(Record, frozen=True, kw_only=True):
     seeds: list[int]
     scheduler: str = ""
     loras: tuple[tuple[str, float], ...] | None = None
+    rung: tuple[Rung, ...] = ()
     source: bytes | None = None
     mask: bytes | None = None
     fields: tuple[str, str] = ("attachments[0]", "attachments[1]")
@@ -172,6 +183,8 @@ class BuiltModel(ABC):
     source: LoadSource = LoadSource.DISK
     """Where it came from; of several places the slowest."""
 
+    rungs: frozenset[Rung] = frozenset()
+    """How it can be drawn with less memory."""
     streamed_bytes: int | None = None
     """What a run has of its weights on the device at the most, where they wait in host memory; None: they lie there."""
 
