@@ -37,6 +37,7 @@ _SLOW = (
     "worker/test_options.py",
     "worker/test_originals.py",
     "worker/test_process.py",
+    "worker/test_prompts.py",
     "worker/test_quantization.py",
     "worker/test_reader.py",
     "worker/test_replacing.py",

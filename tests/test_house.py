@@ -44,6 +44,7 @@ TORCH_FILES = {
     "worker/originals.py",
     "worker/parts.py",
     "worker/pipelines.py",
+    "worker/prompts.py",
     "worker/quantization.py",
     "worker/reader.py",
     "worker/replacing.py",

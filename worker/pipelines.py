@@ -43,6 +43,11 @@ class Pipelines:
         return found
 
     @property
+    def zeroes_empty(self) -> bool:
+        """Whether no negative prompt is one of zeros, not an empty one."""
+        return bool(self._settings.get("force_zeros_for_empty_prompt", True))
+
+    @property
     def takes_guidance(self) -> bool:
         """Whether guidance changes anything: a model that was distilled for few steps may have none."""
         switch = self.family.guidance.switch

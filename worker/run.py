@@ -19,6 +19,7 @@ from worker.devices.base import Drawing, DrawOrder, Raster
 from worker.devices.torch_device import TorchDevice
 from worker.job import Job
 from worker.pipelines import Pipelines
+from worker.prompts import Prompts
 
 DEFAULT_STRENGTH = 0.8
 log = Logger()
@@ -68,10 +69,9 @@ class Run:
         """[images, 3, height, width], 0-1, Float32 in host memory. Raises Fault INFERENCE_FAILED."""
         hook = self._pipelines.denoiser.register_forward_pre_hook(self._first_step)
         self._began = time.perf_counter()
-        arguments = self._arguments()
         try:
             with torch.no_grad(), self._told():
-                output = self._pipeline(**arguments)
+                output = self._pipeline(**self._arguments())
         finally:
             hook.remove()
         self._device.synchronize()
@@ -174,7 +174,13 @@ class Run:
             self._warnings.append(f"negative_prompt has no effect: {name} takes its guidance as an input")
         elif negative or guidance.empty_negative is not None:
             arguments["negative_prompt"] = negative or guidance.empty_negative
-        return arguments | self._picture_arguments()
+        return arguments | self._embedded(arguments.get("negative_prompt")) | self._picture_arguments()
+
+    def _embedded(self, negative: str | None) -> dict[str, Any]:
+        """What stands for prompts that are more than the pipeline makes of them; a warning for what is cut."""
+        prompts = Prompts(self._pipelines, self._order.prompt, negative, self._device.torch_device)
+        self._warnings += prompts.cuts(self._pipeline)
+        return prompts.embedded() if prompts.need_more else {}
 
     def _picture_arguments(self) -> dict[str, Any]:
         order = self._order

@@ -1,0 +1,171 @@
+"""Prompts as people write them: longer than an encoder takes, with parts that count for more or less.
+
+Decides which prompts need more than the pipeline's own way, and what is told of what an encoder leaves out. Where a
+family has CLIP encoders alone, a long prompt goes through them in pieces and `(words:1.3)`, as compel's `(words)1.3`,
+weigh; a prompt that needs neither is the pipeline's own affair, bit for bit. Elsewhere what is cut is quoted.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from compel import Compel, ReturnedEmbeddingsType
+from compel.prompt_parser import Conjunction, FlattenedPrompt, Fragment
+
+from modelfiles.families import Family
+from worker.pipelines import Pipelines
+
+WEIGHTED = re.compile(r"(?<!\\)\(((?:[^()\\]|\\.)+):\s*(\d+(?:\.\d+)?|\.\d+)\s*\)")
+"""`(words:1.3)` without brackets in it."""
+
+MARKED = re.compile(r"(?<!\\)\)(\d+(?:\.\d+)?|\.\d+)(?![\w.])")
+"""What compel reads as a weight: a number right behind a bracket."""
+
+END = re.compile(r":\s*(\d+(?:\.\d+)?|\.\d+)\s*\)")
+"""The end of `(words:1.3)`."""
+
+SHOWN = 200
+"""Letters of what was cut that a warning quotes."""
+
+
+class Prompts:
+    """A run's two prompts; `negative` None where none is given."""
+
+    def __init__(self, pipelines: Pipelines, prompt: str, negative: str | None, device: torch.device) -> None:
+        self._pipelines = pipelines
+        self._prompt = prompt
+        self._negative = negative
+        self._device = device
+        self._encoders = _clip_encoders(pipelines)
+
+    @property
+    def need_more(self) -> bool:
+        """Whether they are more than what the pipeline makes of them."""
+        return bool(self._encoders) and any(
+            is_weighted(text) or self._length(text) > self._room for text in (self._prompt, self._negative or "")
+        )
+
+    def embedded(self) -> dict[str, Any]:
+        """What the pipeline is given in the place of the two: embeddings [1, tokens, width], equally long."""
+        pooled = "text_encoder_2" in self._names
+        kind = ReturnedEmbeddingsType.LAST_HIDDEN_STATES_NORMALIZED
+        if pooled:
+            kind = ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED
+        texts = (self._prompt, self._negative or "")
+        halves: list[list[torch.Tensor]] = []
+        means: list[torch.Tensor] = []
+        for tokenizer, encoder in self._encoders:
+            compel = Compel(
+                tokenizer=tokenizer,
+                text_encoder=encoder,
+                truncate_long_prompts=False,
+                returned_embeddings_type=kind,
+                device=str(self._device),
+            )
+            made = [compel.build_conditioning_tensor_for_conjunction(_conjunction(text))[0] for text in texts]
+            halves.append(compel.pad_conditioning_tensors_to_same_length(made))
+            if pooled:
+                # The last encoder's: of the words alone, as its pipeline has them.
+                provider = compel.conditioning_provider
+                means = [provider.get_pooled_embeddings([_words(text)], device=compel.device) for text in texts]
+        long, short = (torch.cat(tensors, dim=-1) for tensors in zip(*halves, strict=True))
+        found: dict[str, Any] = {"prompt": None, "negative_prompt": None}
+        found |= {"prompt_embeds": long, "negative_prompt_embeds": short}
+        if pooled:
+            found |= {"pooled_prompt_embeds": means[0], "negative_pooled_prompt_embeds": means[1]}
+            if self._negative is None and self._pipelines.zeroes_empty:
+                for name in ("negative_prompt_embeds", "negative_pooled_prompt_embeds"):
+                    found[name] = torch.zeros_like(found[name])
+        return found
+
+    @property
+    def _names(self) -> list[str]:
+        return [name for name in ("text_encoder", "text_encoder_2") if self._pipelines.components.get(name) is not None]
+
+    @property
+    def _room(self) -> int:
+        return min(int(tokenizer.model_max_length) for tokenizer, _ in self._encoders)
+
+    def _length(self, text: str) -> int:
+        return max(len(_tokens(tokenizer, text)) for tokenizer, _ in self._encoders)
+
+    def cuts(self, pipeline: Any) -> Iterator[str]:
+        """A warning for each prompt of which the encoder that takes most takes only a part."""
+        if self._encoders:
+            return
+        for field, text in (("prompt", self._prompt), ("negative_prompt", self._negative or "")):
+            left = [self._left_out(one, text, pipeline) for one in self._tokenizers()]
+            if left and all(left):
+                cut = min(left, key=len)
+                shown = cut if len(cut) <= SHOWN else cut[:SHOWN] + "..."
+                yield f"{field} is longer than this model takes, and was cut before: {shown!r}"
+
+    def _tokenizers(self) -> Iterator[Any]:
+        for name, one in self._pipelines.components.items():
+            encoder = name.replace("tokenizer", "text_encoder")
+            if name.startswith("tokenizer") and one is not None and self._pipelines.components.get(encoder) is not None:
+                yield one
+
+    def _left_out(self, tokenizer: Any, text: str, pipeline: Any) -> str:
+        """The end of a text that an encoder does not take; "" where it takes all."""
+        most = int(tokenizer.model_max_length)
+        own = inspect.signature(pipeline.__call__).parameters.get("max_sequence_length")
+        if own is not None and "CLIP" not in type(tokenizer).__name__:
+            most = min(most, int(own.default))
+        tokens = _tokens(tokenizer, text)
+        specials = tokenizer.num_special_tokens_to_add()
+        if len(tokens) <= most:
+            return ""
+        return str(tokenizer.decode(tokens[most - max(1, specials // 2) :], skip_special_tokens=True)).strip()
+
+
+def is_weighted(text: str) -> bool:
+    """Whether parts of a prompt count for more or less than others."""
+    return bool(WEIGHTED.search(text) or MARKED.search(text))
+
+
+def _conjunction(text: str) -> Conjunction:
+    """A prompt as compel has it; one without weights as it stands, whatever else compel would read in it."""
+    if is_weighted(text):
+        return Compel.parse_prompt_string(_for_compel(text))
+    return Conjunction([FlattenedPrompt([Fragment(text)])])
+
+
+def _words(text: str) -> str:
+    """A prompt without its weights."""
+    return " ".join(one.text for prompt in _conjunction(text).prompts for one in prompt.children)
+
+
+def _for_compel(text: str) -> str:
+    """`(words:1.3)` as compel writes it, however deep they are."""
+    made, depth, at = "", 0, 0
+    while at < len(text):
+        end = END.match(text, at) if depth else None
+        if end is not None:
+            made, depth, at = f"{made}){end[1]}", depth - 1, end.end()
+            continue
+        escaped = text[at] == "\\"
+        depth += {"(": 1, ")": -1}.get(text[at], 0) if depth or text[at] == "(" else 0
+        made += text[at : at + 1 + escaped]
+        at += 1 + escaped
+    return made
+
+
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, truncation=False, verbose=False).input_ids)
+
+
+def _clip_encoders(pipelines: Pipelines) -> list[tuple[Any, Any]]:
+    """The tokenizers and encoders of a family that has CLIP's alone; none of any other."""
+    family: Family = pipelines.family
+    if family.denoiser.part != "unet":
+        return []
+    pairs = [
+        (pipelines.components.get(name.replace("text_encoder", "tokenizer")), pipelines.components.get(name))
+        for name in ("text_encoder", "text_encoder_2")
+    ]
+    return [(tokenizer, encoder) for tokenizer, encoder in pairs if tokenizer is not None and encoder is not None]
