@@ -167,6 +167,14 @@ class ModelCache:
                 if resident.keep_alive_seconds >= 0 and now - resident.used_at >= resident.keep_alive_seconds
             )
 
+    def claim_oldest(self, tier: Tier) -> Resident | None:
+        """The model of a tier that was used longest ago, of those that may leave it; it is claimed."""
+        with self._lock:
+            idle = [one for one in self.held(tier) if not (one.busy or one.leaving)]
+            oldest = min(idle, key=lambda one: one.used_at, default=None)
+            self._claimed([oldest] if oldest is not None else [])
+            return oldest
+
     def claim_idle(self, keep: Iterable[str]) -> list[Resident]:
         """Every model on the device that may leave, but those of these ids; they are claimed."""
         with self._lock:

@@ -28,9 +28,10 @@ from worker.devices.base import Device
 from worker.job import Job, Outcome
 from worker.keeper import Keeper
 from worker.leaks import LeakMeter
-from worker.prefetch import Prefetcher, Watch
+from worker.prefetch import Full, Prefetcher, Watch
 from worker.pressure import PressureMeter
 from worker.reloads import Reloads
+from worker.strain import HostStrain, is_high
 from worker.telemetry import Sampler
 
 T = TypeVar("T")
@@ -58,6 +59,7 @@ class Engine:
         self.keeper = Keeper(device, self.cache, spec.reserve_bytes, tell)
         self.sampler = Sampler(device, self.cache, PressureMeter(clock, spec.reserve_bytes))
         self.leaks = LeakMeter(device)
+        self.strain = HostStrain(clock)
         self.prefetcher = Prefetcher(self._read_ahead)
         self.clock = clock
         self.ready = False
@@ -136,12 +138,29 @@ class Engine:
         expired = self._tried("an expired model could not be let go", self.keeper.expire) is not False
         lost = self._tried("what left the RAM tier could not be forgotten", self.keeper.forget_lost) is not False
         self._tried("memory that is kept could not be given back", self.device.tend)
-        return expired or lost
+        relieved = self._tried("the host could not be relieved", self._relieve) is not False
+        return expired or lost or relieved
+
+    def _relieve(self) -> bool:
+        """Where the host is short of memory: give back what is kept, and let go of one model of the RAM tier."""
+        if not is_high(self.strain.level):
+            return False
+        self.device.trim()
+        return self.keeper.thin_out("evicted: the host is short of memory")
+
+    @property
+    def strained(self) -> bool:
+        """Whether the device or the host is so short of memory that nothing is brought on speculation."""
+        return is_high(self.strain.level) or is_high(self.sampler.pressure().level)
 
     def copy_some(self) -> bool:
         """A step towards copies in the RAM tier, where others have a use for them. Whether there may be more to do."""
         made = self.keeper.copier.made
-        more = self.ram.shared and self._tried("a model could not be copied", self.keeper.copier.step)
+        more = (
+            self.ram.shared
+            and not is_high(self.strain.level)
+            and self._tried("a model could not be copied", self.keeper.copier.step)
+        )
         if self.keeper.copier.made != made:
             self.tell(self.report())
         return bool(more)
@@ -194,6 +213,8 @@ class Engine:
     def _read_ahead(self, wish: Prefetch, watch: Watch) -> None:
         from worker.loading import read_ahead  # noqa: PLC0415 - loading knows the engine
 
+        if self.strained:
+            raise Full
         read_ahead(self, wish, watch)
 
     def _completed(self, job: Job, reply: ModelReply) -> ModelReply:

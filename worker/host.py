@@ -20,7 +20,7 @@ REASONS = {
 
 def read(ram_tier_bytes: int) -> tuple[HostMemory, dict[str, str]]:
     """The readings, and the reason for each that is absent."""
-    host = HostMemory(rss_bytes=_rss(), ram_tier_bytes=ram_tier_bytes, psi=_psi(), cgroup=_cgroup())
+    host = HostMemory(rss_bytes=_rss(), ram_tier_bytes=ram_tier_bytes, psi=stalled_percent(), cgroup=_cgroup())
     missing = {f"host.{name}": reason for name, reason in REASONS.items() if getattr(host, name) is None}
     return host, missing
 
@@ -46,7 +46,7 @@ def _rss() -> int | None:
         return None
 
 
-def _psi() -> float | None:
+def stalled_percent() -> float | None:
     """The share of the last 10 s in which some task stalled for memory, in percent."""
     try:
         first = PSI.read_text().splitlines()[0]

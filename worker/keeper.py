@@ -160,6 +160,14 @@ class Keeper:
         self._changed(resident, Tier.DISK, Tier.RAM, reason)
         return freed
 
+    def thin_out(self, reason: str) -> bool:
+        """Out of the RAM tier: the model there that was used longest ago, and is neither moved nor in use."""
+        oldest = self._cache.claim_oldest(Tier.RAM)
+        if oldest is None:
+            return False
+        self.drop_ram(oldest, reason)
+        return True
+
     def forget_lost(self) -> bool:
         """Models whose parts had to leave the RAM tier for others are not there any more. Whether there were any."""
         losers = self._cache.lose(self._device.ram.lost())

@@ -13,7 +13,7 @@ from broker.core.dispatch import Dispatch
 from broker.core.fleet import Device
 from broker.core.jobs import Job
 from protocol import commands as c
-from protocol.enums import ModelPrecision, Tier
+from protocol.enums import ModelPrecision, PressureLevel, Tier
 from protocol.link import ModelRef
 from protocol.records import ModelLoadConfiguration
 from protocol.supervision import Preload
@@ -137,4 +137,8 @@ class Preloads:
 
 
 def _works(device: Device) -> bool:
+    """Whether a device takes work, and is not so short of memory that nothing is to be brought unasked."""
+    pressure = device.telemetry.memory_pressure.level if device.telemetry is not None else PressureLevel.NORMAL
+    if pressure in (PressureLevel.HIGH, PressureLevel.CRITICAL):
+        return False
     return device.ready and device.worker is not None and not (device.disabled or device.drained)

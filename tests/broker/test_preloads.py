@@ -11,7 +11,7 @@ from room import Room, assigned, model, residency
 from broker.core.events import Log
 from protocol import commands as c
 from protocol.codec import decode_command
-from protocol.enums import LoadingStrategy, LoadPriority, ModelPrecision
+from protocol.enums import LoadingStrategy, LoadPriority, ModelPrecision, PressureLevel
 from protocol.errors import ErrorCode
 from protocol.supervision import ChildExited, Preload
 
@@ -153,3 +153,16 @@ def test_draining_begins_none() -> None:
     room = room_of(Preload(model="m", device="cpu:0"))
     room.core.context.draining = True
     assert begun(room.wait(5)) == []
+
+
+def test_a_device_short_of_memory_gets_none_until_it_has_some() -> None:
+    room = room_of(Preload(model="m", device="cpu:0"))
+    room.holds("cpu:0")
+    device = room.core.context.fleet.devices["cpu:0"]
+    calm = device.telemetry
+    assert calm is not None
+    pressure = msgspec.structs.replace(calm.memory_pressure, level=PressureLevel.HIGH)
+    device.telemetry = msgspec.structs.replace(calm, memory_pressure=pressure)
+    assert begun(room.wait(5)) == []
+    device.telemetry = calm
+    assert begun(room.wait(1.1)) == [("m", "cpu:0")]
