@@ -74,6 +74,17 @@ def serve(
 
 
 @app.command()
+def selftest(
+    device: Annotated[str, typer.Option("--device", "-d", help="cuda:0, cpu or virtual.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Prove a device in two minutes, in a broker of its own: memory, speed, pictures, options, recovery; a verdict."""
+    from cli.selftest.verdict import selftest as prove
+
+    prove(device, as_json=as_json)
+
+
+@app.command()
 def status(
     context: typer.Context,
     model_id: Annotated[str, typer.Argument(metavar="[MODEL]", help="Only this model.")] = "",

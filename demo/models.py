@@ -18,6 +18,8 @@ from demo.virtual import VIRTUAL_MODELS, make_virtual_models
 
 __all__ = ["DemoModel", "make_models", "make_virtual_models"]
 
+SMALLEST = DemoModel.SD15
+
 
 def make_models(
     root: Path, only: Sequence[str] | None = None, on_progress: Callable[[str], None] | None = None
@@ -43,9 +45,11 @@ def make_models(
 def main(
     root: Annotated[Path, typer.Argument(help="The folder to make the models in.")],
     only: Annotated[list[DemoModel] | None, typer.Option(help="Only this model; may be repeated.")] = None,
+    smallest: Annotated[bool, typer.Option("--smallest", help="Only the smallest of them.")] = False,
     virtual: Annotated[bool, typer.Option(help="Also write the profiles for virtual devices.")] = True,
 ) -> None:
     """Make tiny real diffusion models, without a network."""
+    only = [SMALLEST] if smallest else only
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:

@@ -18,6 +18,7 @@ _SLOW = (
     "chaos",
     "cli/test_cli_commands.py",
     "cli/test_cli_mending.py",
+    "cli/test_selftest.py",
     "configs",
     "demo",
     "fuzz/test_fuzz.py",

@@ -1,0 +1,1 @@
+"""`vrambroker selftest`: the whole path to one device, proved by use in a broker of its own."""
