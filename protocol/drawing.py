@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from protocol import commands as c
-from protocol.errors import ErrorCode, Fault, invalid, missing
+from protocol.errors import invalid, missing
 
 
 class Mode(enum.Enum):
@@ -26,10 +26,12 @@ CONTROL = "control"
 
 
 class Given(NamedTuple):
-    """The places of a command's attachments: the picture to begin from, and the mask that is white where to paint."""
+    """The places of a command's attachments: the picture to begin from, the mask that is white where to paint, and the
+    picture that a ControlNet follows."""
 
     picture: int | None
     mask: int | None
+    control: int | None = None
 
     @property
     def mode(self) -> Mode:
@@ -39,25 +41,25 @@ class Given(NamedTuple):
 
 
 def given(attachments: Sequence[c.Attachment]) -> Given:
-    """Which attachment is which: one is named `mask`, the other is the picture.
+    """Which attachment is which: one is named `mask`, one `control`, the other is the picture.
 
-    Raises Fault INVALID_ARGUMENT for two of a kind or a mask without a picture, NOT_SUPPORTED for one named `control`.
+    Raises Fault INVALID_ARGUMENT for two of a kind, MISSING_PARAMETER for a mask without a picture.
     """
-    picture = mask = None
+    picture = mask = control = None
     for index, attachment in enumerate(attachments):
         if attachment.name == CONTROL:
-            field = f"attachments[{index}].name"
-            text = f"{field} is '{CONTROL}': this version draws with no ControlNet"
-            raise Fault(ErrorCode.NOT_SUPPORTED, text, details={"field": field})
-        if attachment.name == MASK:
+            if control is not None:
+                raise invalid(f"attachments[{index}].name", CONTROL, "one picture for the ControlNet")
+            control = index
+        elif attachment.name == MASK:
             if mask is not None:
                 raise invalid(f"attachments[{index}].name", MASK, "one mask")
             mask = index
         elif picture is None:
             picture = index
         else:
-            text = f"one picture, and beside it one named '{MASK}'"
+            text = f"one picture, and beside it one named '{MASK}' and one named '{CONTROL}'"
             raise invalid(f"attachments[{index}].name", attachment.name, text)
     if mask is not None and picture is None:
         raise missing("attachments", ": a mask needs the picture that it lies on")
-    return Given(picture, mask)
+    return Given(picture, mask, control)

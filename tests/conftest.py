@@ -28,6 +28,7 @@ _SLOW = (
     "simulation",
     "worker/test_arena.py",
     "worker/test_components.py",
+    "worker/test_control.py",
     "worker/test_copier.py",
     "worker/test_cpu.py",
     "worker/test_ladder.py",

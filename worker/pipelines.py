@@ -54,12 +54,15 @@ class Pipelines:
         config: Any = self.denoiser.config
         return not switch or bool(config[switch])
 
-    def pipeline(self, mode: Mode, scheduler: str, device: torch.device | None = None) -> Any:
+    def pipeline(
+        self, mode: Mode, scheduler: str, device: torch.device | None = None, *, controlled: bool = False
+    ) -> Any:
         """A pipeline over the components with a fresh scheduler. Raises Fault INVALID_ARGUMENT.
 
-        `device` is where it computes, while its components wait elsewhere; None: where they are.
+        `controlled`: one that follows a ControlNet. `device` is where it computes, while its components wait elsewhere;
+        None: where they are.
         """
-        cls = pipeline_class(self.family, mode)
+        cls = pipeline_class(self.family, mode, controlled=controlled)
         if device is not None:
             computes = {"_execution_device": property(lambda _: device), "__module__": cls.__module__}
             cls = type(cls.__name__, (cls,), computes)
@@ -102,9 +105,9 @@ class Pipelines:
         return _whole(columns * factor, limit, multiple), _whole(rows * factor, limit, multiple)
 
 
-def pipeline_class(family: Family, mode: Mode) -> type[Any]:
+def pipeline_class(family: Family, mode: Mode, *, controlled: bool = False) -> type[Any]:
     """The library's class for a way to draw."""
-    found: type[Any] = getattr(diffusers, family.modes[mode])
+    found: type[Any] = getattr(diffusers, (family.controls if controlled else family.modes)[mode])
     return found
 
 

@@ -18,9 +18,10 @@ from modelfiles.jsonfile import JsonObject, incompatible
 from modelfiles.model import Kind, ModelFile, Part
 from modelfiles.paths import Roots
 from modelfiles.roles import check_slot
+from protocol.checks import unsupported
 from worker import precision
 from worker.configurations import PARTS_ALONE, Configuration, configuration_of
-from worker.devices.base import Build, Made, PartBytes
+from worker.devices.base import CONTROLNET, Build, Made, PartBytes
 from worker.parts import build_part, tensor_bytes
 from worker.pipelines import Pipelines
 from worker.singles import Single
@@ -29,6 +30,9 @@ from worker.stock import Stock
 
 LATENTS = ("scaling_factor", "shift_factor")
 """Keys of a VAE's configuration that tell one space of latents from another, beside their channels."""
+
+FOLLOWED = ("in_channels", "cross_attention_dim", "block_out_channels", "layers_per_block", "addition_embed_type")
+"""Keys in which a ControlNet is as the denoiser whose first half it is a copy of."""
 
 GIVEN = ("in_channels", "addition_embed_type", "class_embed_type", "encoder_hid_dim_type")
 """Keys of a denoiser's configuration that say what a pipeline has to give it."""
@@ -49,6 +53,8 @@ class Sources:
 
     def read(self, name: str, staging: Staging, stock: Stock) -> Made:
         """The part in host memory. Raises Fault."""
+        if name == CONTROLNET:
+            self._check_control()
         part = _part(name, self.build.file)
         if self.configuration is not None:
             build = self.build
@@ -64,6 +70,15 @@ class Sources:
         known = PartBytes(name=name, type=part.type, path=part.path, bytes=size, key=stock.keys.get(name, ""))
         return Made(part=known, component=made)
 
+    def _check_control(self) -> None:
+        """Raise Fault for a ControlNet that nothing here can draw with."""
+        family, file = self._pipelines.family, self.build.file
+        if not family.has_control_nets:
+            raise unsupported("component", f"no pipeline for ControlNets of {family.name} is part of this worker")
+        if file.kind is Kind.SINGLE:
+            text = "a ControlNet in one file has no configuration: give a diffusers folder"
+            raise unsupported("component", text)
+
 
 def check_serves(pipelines: Pipelines, name: str, made: Any) -> None:
     """Raise Fault MODEL_INCOMPATIBLE where a part does not fit the others of a model."""
@@ -72,12 +87,27 @@ def check_serves(pipelines: Pipelines, name: str, made: Any) -> None:
     configs = {part: _config(one) for part, one in parts.items()}
     check_fit(pipelines.family, classes, configs)
     denoiser = pipelines.family.denoiser.part
+    if CONTROLNET in configs:
+        _check_follows(configs[denoiser], configs[CONTROLNET])
     for part, keys in (("vae", (pipelines.family.latent_key, *LATENTS)), (denoiser, GIVEN)):
         own, other = _config(pipelines.components[part]), configs[part]
         for key in keys:
             if own.get(key) != other.get(key):
                 text = f"{name}: its {key} is {other.get(key)}, and this model's is {own.get(key)}"
                 raise incompatible(text, part=name, key=key, found=other.get(key), expected=own.get(key))
+
+
+def _check_follows(denoiser: JsonObject, control: JsonObject) -> None:
+    """Raise Fault MODEL_INCOMPATIBLE for a ControlNet whose outputs are not of the denoiser's widths."""
+    for key in FOLLOWED:
+        own, other = denoiser.get(key), control.get(key)
+        if _plain(own) != _plain(other):
+            text = f"{CONTROLNET}: its {key} is {other}, and this model's is {own}"
+            raise incompatible(text, part=CONTROLNET, key=key, found=str(other), expected=str(own))
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _configuration(own: Build, build: Build, roots: Roots, *, alone: bool) -> Configuration | None:

@@ -43,7 +43,7 @@ class Run:
     """One call of a pipeline: arguments, the clock of its phases, the step callback."""
 
     def __init__(
-        self, device: TorchDevice, pipelines: Pipelines, order: DrawOrder, job: Job, *, streams: bool = False
+        self, device: TorchDevice, pipelines: Pipelines, order: DrawOrder, job: Job, *, streams: bool, control: float
     ) -> None:
         self._device = device
         self._pipelines = pipelines
@@ -54,13 +54,18 @@ class Run:
         self._blackened: list[bool] | None = None
         with self._told():
             place = device.torch_device if streams else None
-            self._pipeline = pipelines.pipeline(self._mode, order.scheduler, place)
+            controlled = order.control is not None
+            self._pipeline = pipelines.pipeline(self._mode, order.scheduler, place, controlled=controlled)
         steps = order.steps or pipelines.default_steps(self._pipeline)
         strength = self._own_strength() if order.strength is None else order.strength
         self._requested_steps = steps
         self._steps = steps if order.source is None else min(int(steps * strength), steps)
         self._strength = strength
         self._given = None if order.source is None else _begun(order)
+        self._control = control
+        self._followed = None
+        if order.control is not None:
+            self._followed = pictures.Source(order.control, order.max_side, order.control_field)
         self._steps_done = 0
         self._began = self._denoising = self._decoding = self._ended = 0.0
         self._check()
@@ -186,7 +191,8 @@ class Run:
         order = self._order
         if self._given is None:
             width, height = self._pipelines.default_sides(self._pipeline, order.max_side)
-            return {"width": order.width or width, "height": order.height or height}
+            sides = (order.width or width, order.height or height)
+            return {"width": sides[0], "height": sides[1], **self._control_arguments("image", sides)}
         self._given.decode(order.width, order.height, self._pipelines.family.side_multiple)
         image, mask = self._given.picture, self._given.mask
         arguments: dict[str, Any] = {"image": image, "strength": self._strength}
@@ -196,7 +202,14 @@ class Run:
                 self._warnings.append("the mask is black everywhere: nothing is painted")
         if "height" in inspect.signature(self._pipeline.__call__).parameters:
             arguments |= {"width": image.width, "height": image.height}
-        return arguments
+        return arguments | self._control_arguments("control_image", image.size)
+
+    def _control_arguments(self, name: str, sides: tuple[int, int]) -> dict[str, Any]:
+        """The picture that the ControlNet follows, at the size of the one to be drawn."""
+        if self._followed is None:
+            return {}
+        followed = self._followed.decode(*sides, self._pipelines.family.side_multiple)
+        return {name: followed, "controlnet_conditioning_scale": self._control}
 
     def _first_step(self, *_: object) -> None:
         if not self._denoising:

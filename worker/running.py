@@ -15,6 +15,7 @@ from protocol.enums import ComponentType, ModelPrecision
 from worker import attention, lora, quantization
 from worker.components import shared
 from worker.devices.base import (
+    CONTROLNET,
     LORA,
     Applied,
     Build,
@@ -62,6 +63,7 @@ class TorchModel(BuiltModel):
         self._holding = Holding(device, found, streams=build.streaming is not Streaming.NONE)
         self._own = {part.name: part.path for part in parts}
         self._loras: dict[str, float] = {}
+        self._control = 1.0
         self._work = _work(pipelines, build.compute)
         self._build, self._streaming = build, build.streaming
         self._types: dict[str, dict[str, torch.dtype]] = {}
@@ -103,7 +105,9 @@ class TorchModel(BuiltModel):
         else:
             self._holding.let_go(part.name)
         old = self._remove(part.name)
-        if scale is not None:
+        if scale is not None and part.name == CONTROLNET:
+            self._control = scale
+        elif scale is not None:
             self._loras[part.name.removeprefix(LORA)] = scale
         self._pipelines.components[part.name] = one
         self.parts = [*self.parts, part]
@@ -218,7 +222,7 @@ class TorchModel(BuiltModel):
             if streaming is not self._streaming and self._holding.placed:
                 stack.enter_context(self._waiting_aside())
             streamed = self._streamed(streaming, absent=True) if streaming is not Streaming.NONE else []
-            run = Run(self._device, self._pipelines, order, job, streams=bool(streamed))
+            run = Run(self._device, self._pipelines, order, job, streams=bool(streamed), control=self._control)
             shape = Shape.of(order)
             known = self._work.measured(shape) if not order.rung else None
             coming = max((part.most_bytes for part in streamed), default=0)

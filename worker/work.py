@@ -32,12 +32,13 @@ class Shape(Record, frozen=True):
     images: int
     begun: bool
     masked: bool
+    controlled: bool
     guidance_scale: float | None
 
     @staticmethod
     def of(order: DrawOrder) -> Shape:
-        begun, masked = order.source is not None, order.mask is not None
-        return Shape(order.width, order.height, len(order.seeds), begun, masked, order.guidance_scale)
+        begun, masked, controlled = (part is not None for part in (order.source, order.mask, order.control))
+        return Shape(order.width, order.height, len(order.seeds), begun, masked, controlled, order.guidance_scale)
 
 
 class Work:

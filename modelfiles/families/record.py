@@ -123,11 +123,11 @@ class Family(Record, frozen=True, kw_only=True):
     one, `equivalents` the classes whose configuration serves another too.
     `chat_template` is how a prompt is put to a text encoder that was trained to chat: a model's own is never run.
 
-    Drawn: `modes` with the pipeline's class for each. `has_inpainting_models`: there are some whose denoiser takes the
-    channels of a mask and of the masked picture beside its own, and which draw within a mask alone. `latent_key` is
-    where the VAE's configuration has its channels, `latent_factor` the pixels to a side of one latent pixel. Sides are
-    pixels: `native_side` it was trained for, `greatest_default` is drawn where nobody asks, all are multiples of
-    `side_multiple`.
+    Drawn: `modes` with the pipeline's class for each, `controls` likewise with a ControlNet. `has_inpainting_models`:
+    there are some whose denoiser takes the channels of a mask and of the masked picture beside its own, and which draw
+    within a mask alone. `latent_key` is where the VAE's configuration has its channels, `latent_factor` the pixels to a
+    side of one latent pixel. Sides are pixels: `native_side` it was trained for, `greatest_default` is drawn where
+    nobody asks, all are multiples of `side_multiple`.
     `working_bytes_per_pixel` is the memory beside its weights, in half precision.
     """
 
@@ -155,7 +155,7 @@ class Family(Record, frozen=True, kw_only=True):
     working_bytes_per_pixel: int = 2_800
     guidance: Guidance = Guidance()
     has_inpainting_models: bool = False
-    has_control_nets: bool = False
+    controls: Mapping[Mode, str] = {}
     adapters: tuple[str, ...] = ()
     context_width: int = 0
     slots: Mapping[str, tuple[str, ...]] = {}
@@ -164,6 +164,10 @@ class Family(Record, frozen=True, kw_only=True):
     vocabularies: Mapping[str, tuple[tuple[str, ...], ...]] = {}
     equivalents: Mapping[str, frozenset[str]] = {}
     chat_template: str = ""
+
+    @property
+    def has_control_nets(self) -> bool:
+        return bool(self.controls)
 
     @property
     def pipelines(self) -> frozenset[str]:

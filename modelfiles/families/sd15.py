@@ -43,6 +43,10 @@ FAMILY = Family(
     has_inpainting_models=True,
     native_side=512,
     greatest_default=768,
-    has_control_nets=True,
+    controls={
+        Mode.TEXT: "StableDiffusionControlNetPipeline",
+        Mode.IMAGE: "StableDiffusionControlNetImg2ImgPipeline",
+        Mode.INPAINT: "StableDiffusionControlNetInpaintPipeline",
+    },
     context_width=768,
 )

@@ -53,7 +53,11 @@ FAMILY = Family(
     scheduler=SchedulerKind.NOISE,
     has_inpainting_models=True,
     native_side=1024,
-    has_control_nets=True,
+    controls={
+        Mode.TEXT: "StableDiffusionXLControlNetPipeline",
+        Mode.IMAGE: "StableDiffusionXLControlNetImg2ImgPipeline",
+        Mode.INPAINT: "StableDiffusionXLControlNetInpaintPipeline",
+    },
     context_width=2048,
     adapters=("lora_te2_",),
 )

@@ -15,6 +15,7 @@ FAMILY = msgspec.structs.replace(
         Signature(groups=(UNET_BLOCKS, ("conditioner.embedders.0.model.",)), without=("conditioner.embedders.1.",)),
     ),
     modes={mode: name for mode, name in BASE.modes.items() if mode is not Mode.TEXT},
+    controls={},
     relatives=(),
     lacks=frozenset({"text_encoder"}),
     needed=BASE.needed - {"text_encoder", "tokenizer"},

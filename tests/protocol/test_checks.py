@@ -254,7 +254,7 @@ MASK, PICTURE = {"name": "mask", "bytes": 1}, {"name": "image-0", "bytes": 1}
         ([MASK], "attachments is required: a mask needs the picture"),
         ([MASK, MASK], r"attachments\[1\].name is 'mask': expected one mask"),
         ([PICTURE, MASK, PICTURE], r"attachments\[2\].name is 'image-0': expected one picture"),
-        ([PICTURE, {"name": "control", "bytes": 1}], "draws with no ControlNet"),
+        ([{"name": "control", "bytes": 1}, {"name": "control", "bytes": 1}], "one picture for the ControlNet"),
     ],
 )
 def test_a_picture_and_its_mask_are_told_by_their_names(attachments: list[dict[str, object]], text: str) -> None:

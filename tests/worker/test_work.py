@@ -8,7 +8,7 @@ from worker.work import MOST_SHAPES, Shape, Work, bytes_per_pixel
 
 
 def shape(width: int | None = None, height: int | None = None, images: int = 1, scale: float | None = None) -> Shape:
-    return Shape(width, height, images, begun=False, masked=False, guidance_scale=scale)
+    return Shape(width, height, images, begun=False, masked=False, controlled=False, guidance_scale=scale)
 
 
 def test_before_any_run_it_follows_from_the_pixels_of_a_batch() -> None:

@@ -9,13 +9,12 @@ import msgspec
 
 from modelfiles.model import ModelFile, inspect
 from protocol import commands as c
-from protocol.checks import unsupported
 from protocol.enums import ComponentRole, ComponentStatus
 from protocol.errors import ErrorCode, Fault, Recovery, invalid, missing
 from protocol.records import ModelComponent
 from protocol.replies import LoadComponentReply, UnloadComponentReply
 from worker.actions.list_components import components
-from worker.devices.base import LORA, Made
+from worker.devices.base import CONTROLNET, LORA, Made
 from worker.engine import Engine, common
 from worker.job import Job
 from worker.loading import Wish, assigned_model, bring
@@ -32,7 +31,8 @@ def load_component(engine: Engine, job: Job, command: c.LoadComponent) -> LoadCo
             made = resident.built.read_lora(command.name or Path(file.path).stem, file, job)
         else:
             made = resident.built.read_part(_role(command, resident), file, job)
-    added, replaced = _exchange(engine, job, resident, made, command.scale if is_lora else None)
+    scaled = command.component in (ComponentRole.LORA, ComponentRole.CONTROLNET)
+    added, replaced = _exchange(engine, job, resident, made, command.scale if scaled else None)
     component = _shown(engine, resident, made.part.name)
     return LoadComponentReply(
         **{**common(job), "model_id": resident.model_id},
@@ -47,7 +47,7 @@ def unload_component(engine: Engine, job: Job, command: c.UnloadComponent) -> Un
     """Take an adapter out of a model, or give it its own part back. Raises Fault."""
     resident = _held(engine, job, command)
     fields = {**common(job), "model_id": resident.model_id}
-    if command.component is not ComponentRole.LORA:
+    if command.component not in (ComponentRole.LORA, ComponentRole.CONTROLNET):
         role = _role(command, resident)
         with engine.prefetcher.held_off(resident.model_id, job.check):
             made = resident.built.read_part(role, inspect(resident.file.path, engine.roots), job)
@@ -57,9 +57,13 @@ def unload_component(engine: Engine, job: Job, command: c.UnloadComponent) -> Un
         return UnloadComponentReply(
             **fields, message=message, component=component, memory_added=added, replaced=replaced
         )
-    name, before = _named(command, resident), engine.device.gauge().used
-    gone = _off(_shown(engine, resident, LORA + name))
-    resident.built.drop(LORA + name)
+    before = engine.device.gauge().used
+    part = (
+        _role(command, resident) if command.component is ComponentRole.CONTROLNET else LORA + _named(command, resident)
+    )
+    name = part.removeprefix(LORA)
+    gone = _off(_shown(engine, resident, part))
+    resident.built.drop(part)
     _changed(engine, resident)
     added = engine.device.gauge().used - before
     message = f"{resident.model_id} is without {name}"
@@ -70,8 +74,8 @@ def _role(command: c.LoadComponent | c.UnloadComponent, resident: Resident) -> s
     """The name of the part that is meant. Raises Fault NOT_SUPPORTED, MODEL_INCOMPATIBLE for one that is not there."""
     assert command.component is not None
     role = command.component.value
-    if command.component is ComponentRole.CONTROLNET:
-        raise unsupported("component", "this version draws without a ControlNet")
+    if role == CONTROLNET and isinstance(command, c.LoadComponent):
+        return role
     if all(part.name != role for part in resident.built.parts):
         held = ", ".join(part.name for part in resident.built.parts if not part.name.startswith(LORA))
         text = f"component is {role!r}: {resident.model_id} has none (it has {held})"

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from protocol import commands as c
 from protocol.checks import MAX_SEED
-from protocol.drawing import Given, given
+from protocol.drawing import CONTROL, Given, given
 from protocol.enums import Delivery, Tier
 from protocol.errors import ErrorCode, Fault, Recovery, invalid
 from protocol.link import RunFacts
 from protocol.replies import GeneratedImage, GenerateReply
 from worker import ladder, pictures
 from worker.actions.components import unknown_lora
-from worker.devices.base import Drawing, DrawOrder, Raster
+from worker.devices.base import CONTROLNET, Drawing, DrawOrder, Raster
 from worker.engine import Engine, common
 from worker.job import Job
 from worker.loading import Brought, Wish, assigned_model, bring, changed_file
@@ -38,6 +38,7 @@ def generate(engine: Engine, job: Job, command: c.Generate) -> GenerateReply:
     seed = secrets.randbits(CHOSEN_SEED_BITS) if command.seed is None else command.seed
     resident, brought = _resident(engine, job, command)
     loras = _loras(resident, command)
+    _check_control(resident, placed)
     engine.cache.begin(resident)
     began = time.perf_counter()
     try:
@@ -97,6 +98,17 @@ def _loras(resident: Resident, command: c.Generate) -> Loras:
     return tuple((lora.name, lora.scale) for lora in command.loras)
 
 
+def _check_control(resident: Resident, placed: Given) -> None:
+    """Raise Fault INVALID_ARGUMENT for a picture to be followed by a model that has no ControlNet."""
+    if placed.control is None or any(part.name == CONTROLNET for part in resident.built.parts):
+        return
+    name = f"attachments[{placed.control}].name"
+    fault = invalid(name, CONTROL, f"none: {resident.model_id} has no ControlNet loaded")
+    parameters = {"model_id": resident.model_id, "component": CONTROLNET}
+    recovery = Recovery(action="load_component", description="load one first, from path", parameters=parameters)
+    raise Fault(fault.code, str(fault), details=fault.info.details, recovery=[recovery])
+
+
 def _order(
     engine: Engine, job: Job, resident: Resident, command: c.Generate, *, seed: int, placed: Given, loras: Loras
 ) -> DrawOrder:
@@ -113,6 +125,8 @@ def _order(
         loras=loras,
         source=None if placed.picture is None else job.attachments[placed.picture],
         mask=None if placed.mask is None else job.attachments[placed.mask],
+        control=None if placed.control is None else job.attachments[placed.control],
+        control_field=f"attachments[{placed.control}]",
         fields=(f"attachments[{placed.picture}]", f"attachments[{placed.mask}]"),
         strength=command.strength,
         limit_bytes=int(fraction * engine.keeper.room().total),

@@ -105,6 +105,7 @@ class Applied(Record, frozen=True, kw_only=True):
 class DrawOrder(Record, frozen=True, kw_only=True):
     """A picture to draw: None means the model's own default. Sizes in pixels, one seed for each image.
 
+    `control` is the file of a picture that the model's ControlNet follows, `control_field` what errors call it.
     `source` is the file of the picture to begin from, `mask` that of one that is white where to paint, `fields` what
     errors call the two.
     `loras` are the adapters, (name, scale), that act instead of those that act by themselves.
@@ -124,6 +125,8 @@ class DrawOrder(Record, frozen=True, kw_only=True):
     rung: tuple[Rung, ...] = ()
     source: bytes | None = None
     mask: bytes | None = None
+    control: bytes | None = None
+    control_field: str = "attachments[0]"
     fields: tuple[str, str] = ("attachments[0]", "attachments[1]")
     strength: float | None = None
     limit_bytes: int = 0
@@ -162,6 +165,7 @@ class Made(Record, frozen=True, kw_only=True):
     component: Any
 
 
+CONTROLNET = "controlnet"
 LORA = "lora:"
 """Begins the names of parts that are adapters."""
 
