@@ -66,6 +66,8 @@ def test_what_a_worker_brought_is_there_for_its_successor(kind: DeviceKind, sele
         block.write(0, b"weights")
         assert worker.reserve({"a": 7}, evict=True) == ["a"] and worker.publish("a", block)
         worker.close()
+        while selector.get_map():
+            time.sleep(0.001)  # the thread that serves has not let go of it yet
         with ram.channel(device(kind)) as channel:
             second = SharedTier.inherited(os.dup(channel), BUDGET)
         with second.lent("a") as found:

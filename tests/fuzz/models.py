@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from modelfiles.folders import CONFIG_FILES, INDEX
-from modelfiles.model import Part, inspect
+from modelfiles.model import ModelFile, Part, inspect
 from modelfiles.paths import Roots
 from protocol import commands as c
 from protocol.enums import ModelPrecision, ModelStatus, ModelType
@@ -29,6 +29,7 @@ from ramtier.tier import PrivateTier
 from tests.worker.bench import Bench, worker_spec
 from worker import parts
 from worker.components import Components
+from worker.devices.base import Build
 from worker.reader import Reader
 from worker.staging import Staging
 from worker.stock import Stock
@@ -85,13 +86,14 @@ class Copies:
         with Staging(self.runtime, "cpu:0", file.fingerprints) as staging:
             for part in file.parts:
                 if not only or part.name == only:
-                    self._build(part, staging)
+                    self._build(file, part, staging)
             staging.verify()
 
-    def _build(self, part: Part, staging: Staging) -> None:
+    def _build(self, file: ModelFile, part: Part, staging: Staging) -> None:
+        build = Build(file=file, precision=ModelPrecision.Float32, compute=ModelPrecision.Float32)
         ram = PrivateTier(0)
         stock = Stock(Components(ram), ram, Reader(lambda: None, lambda _: None), usable=False)
-        parts.build_part(part, staging.folder(part.name, part.reads), ModelPrecision.Float32, stock)
+        parts.build_part(part, staging.folder(part.name, part.reads), build, stock)
 
 
 def fuzz_values(original: Path, seed: int, count: int) -> Counter[str]:

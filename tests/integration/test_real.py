@@ -47,13 +47,18 @@ def test_precision_changes_the_bytes_and_says_so(real: Broker) -> None:
     assert sizes["BFloat16"] < 0.6 * sizes["Float32"]
 
 
-def test_flags_that_are_not_applied_say_why(real: Broker) -> None:
-    configuration = {"MemoryOptimization": {"EnableAttentionSlicing": True}, "Parameters": {"magic": 1}}
+def test_flags_act_with_evidence_or_say_why_not(real: Broker) -> None:
+    configuration = {
+        "MemoryOptimization": {"EnableAttentionSlicing": True},
+        "PerformanceOptimization": {"EnableTensorRT": True},
+        "Parameters": {"magic": 1},
+    }
     command = {"Action": "load_model", "ModelId": "tiny-sdxl", "Configuration": configuration}
     reply = real.connect().ask(command)
     assert reply["Success"], reply
     options = {option["Option"]: option for option in reply["Options"]}
-    for name in ("enable_attention_slicing", "parameters.magic"):
+    assert options["enable_attention_slicing"]["Applied"] and options["enable_attention_slicing"]["Evidence"]
+    for name in ("enable_tensor_rt", "parameters.magic"):
         assert options[name]["Applied"] is False and options[name]["Reason"]
 
 
