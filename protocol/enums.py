@@ -391,3 +391,4 @@ class ComponentRole(enum.Enum):
     SCHEDULER = "scheduler"
     LORA = "lora"
     CONTROLNET = "controlnet"
+    TEXTUAL_INVERSION = "textual_inversion"

@@ -57,6 +57,7 @@ TORCH_FILES = {
     "worker/stock.py",
     "worker/streaming.py",
     "worker/weights.py",
+    "worker/words.py",
 }
 """The worker's files that may name torch, diffusers or transformers; the rest of it starts without them."""
 MOST_LINES = 400

@@ -35,11 +35,14 @@ SHOWN = 200
 class Prompts:
     """A run's two prompts; `negative` None where none is given."""
 
-    def __init__(self, pipelines: Pipelines, prompt: str, negative: str | None, device: torch.device) -> None:
+    def __init__(
+        self, pipelines: Pipelines, prompt: str, negative: str | None, device: torch.device, pipeline: Any
+    ) -> None:
         self._pipelines = pipelines
         self._prompt = prompt
         self._negative = negative
         self._device = device
+        self._pipeline = pipeline
         self._encoders = _clip_encoders(pipelines)
 
     @property
@@ -66,12 +69,14 @@ class Prompts:
                 returned_embeddings_type=kind,
                 device=str(self._device),
             )
-            made = [compel.build_conditioning_tensor_for_conjunction(_conjunction(text))[0] for text in texts]
+            # A word of several vectors is as many tokens.
+            spelled = [self._pipeline.maybe_convert_prompt(text, tokenizer) for text in texts]
+            made = [compel.build_conditioning_tensor_for_conjunction(_conjunction(text))[0] for text in spelled]
             halves.append(compel.pad_conditioning_tensors_to_same_length(made))
             if pooled:
                 # The last encoder's: of the words alone, as its pipeline has them.
                 provider = compel.conditioning_provider
-                means = [provider.get_pooled_embeddings([_words(text)], device=compel.device) for text in texts]
+                means = [provider.get_pooled_embeddings([_words(text)], device=compel.device) for text in spelled]
         long, short = (torch.cat(tensors, dim=-1) for tensors in zip(*halves, strict=True))
         found: dict[str, Any] = {"prompt": None, "negative_prompt": None}
         found |= {"prompt_embeds": long, "negative_prompt_embeds": short}
@@ -93,12 +98,12 @@ class Prompts:
     def _length(self, text: str) -> int:
         return max(len(_tokens(tokenizer, text)) for tokenizer, _ in self._encoders)
 
-    def cuts(self, pipeline: Any) -> Iterator[str]:
+    def cuts(self) -> Iterator[str]:
         """A warning for each prompt of which the encoder that takes most takes only a part."""
         if self._encoders:
             return
         for field, text in (("prompt", self._prompt), ("negative_prompt", self._negative or "")):
-            left = [self._left_out(one, text, pipeline) for one in self._tokenizers()]
+            left = [self._left_out(one, text) for one in self._tokenizers()]
             if left and all(left):
                 cut = min(left, key=len)
                 shown = cut if len(cut) <= SHOWN else cut[:SHOWN] + "..."
@@ -110,10 +115,10 @@ class Prompts:
             if name.startswith("tokenizer") and one is not None and self._pipelines.components.get(encoder) is not None:
                 yield one
 
-    def _left_out(self, tokenizer: Any, text: str, pipeline: Any) -> str:
+    def _left_out(self, tokenizer: Any, text: str) -> str:
         """The end of a text that an encoder does not take; "" where it takes all."""
         most = int(tokenizer.model_max_length)
-        own = inspect.signature(pipeline.__call__).parameters.get("max_sequence_length")
+        own = inspect.signature(self._pipeline.__call__).parameters.get("max_sequence_length")
         if own is not None and "CLIP" not in type(tokenizer).__name__:
             most = min(most, int(own.default))
         tokens = _tokens(tokenizer, text)

@@ -183,8 +183,8 @@ class Run:
 
     def _embedded(self, negative: str | None) -> dict[str, Any]:
         """What stands for prompts that are more than the pipeline makes of them; a warning for what is cut."""
-        prompts = Prompts(self._pipelines, self._order.prompt, negative, self._device.torch_device)
-        self._warnings += prompts.cuts(self._pipeline)
+        prompts = Prompts(self._pipelines, self._order.prompt, negative, self._device.torch_device, self._pipeline)
+        self._warnings += prompts.cuts()
         return prompts.embedded() if prompts.need_more else {}
 
     def _picture_arguments(self) -> dict[str, Any]:

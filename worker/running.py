@@ -12,11 +12,12 @@ import torch
 
 from modelfiles.model import ModelFile
 from protocol.enums import ComponentType, ModelPrecision
-from worker import attention, lora, quantization
+from worker import attention, lora, quantization, words
 from worker.components import shared
 from worker.devices.base import (
     CONTROLNET,
     LORA,
+    WORD,
     Applied,
     Build,
     BuiltModel,
@@ -38,6 +39,7 @@ from worker.reader import Reader
 from worker.run import Run
 from worker.streaming import Flow, Streamed
 from worker.weights import tensors_of
+from worker.words import WordVectors
 from worker.work import Shape, Work, bytes_per_pixel
 
 
@@ -64,6 +66,8 @@ class TorchModel(BuiltModel):
         self._own = {part.name: part.path for part in parts}
         self._loras: dict[str, float] = {}
         self._control = 1.0
+        tokenizers = {name: one for name, one in pipelines.components.items() if name.startswith("tokenizer")}
+        self._tokenizers = {name: one for name, one in tokenizers.items() if one is not None}
         self._work = _work(pipelines, build.compute)
         self._build, self._streaming = build, build.streaming
         self._types: dict[str, dict[str, torch.dtype]] = {}
@@ -71,6 +75,8 @@ class TorchModel(BuiltModel):
 
     def _note_parts(self) -> None:
         """What follows from the parts as they are."""
+        for name, tokenizer in self._tokenizers.items():
+            self._pipelines.components[name] = words.extended(tokenizer, self._words)
         if self._streaming is not Streaming.NONE:
             self.streamed_bytes = max((part.most_bytes for part in self._streamed(self._streaming)), default=0)
         self._types = {
@@ -79,6 +85,11 @@ class TorchModel(BuiltModel):
         }
 
     # parts of its own and others
+
+    @property
+    def _words(self) -> dict[str, WordVectors]:
+        found = self._pipelines.components.items()
+        return {name.removeprefix(WORD): one for name, one in found if name.startswith(WORD)}
 
     @property
     def loras(self) -> dict[str, float]:
@@ -92,6 +103,12 @@ class TorchModel(BuiltModel):
         made = lora.read(file, self._pipelines, self._compute, Reader(job.check, lambda _: None))
         size = sum(tensor.nbytes for tensor in made.buffers())
         part = PartBytes(name=LORA + name, type=ComponentType.LoRA, path=file.path, bytes=size)
+        return Made(part=part, component=made)
+
+    def read_word(self, word: str, file: ModelFile, job: Job) -> Made:
+        made = words.read(word, file, self._pipelines, self._compute, Reader(job.check, lambda _: None))
+        size = sum(tensor.nbytes for tensor in made.buffers())
+        part = PartBytes(name=WORD + made.word, type=ComponentType.Unknown, path=file.path, bytes=size)
         return Made(part=part, component=made)
 
     def read_part(self, name: str, file: ModelFile, job: Job) -> Made:
@@ -111,6 +128,8 @@ class TorchModel(BuiltModel):
             self._loras[part.name.removeprefix(LORA)] = scale
         self._pipelines.components[part.name] = one
         self.parts = [*self.parts, part]
+        if part.name in self._tokenizers:
+            self._tokenizers[part.name] = one
         self._note_parts()
         return old
 
@@ -252,7 +271,7 @@ class TorchModel(BuiltModel):
 
     def _streamed(self, streaming: Streaming, *, absent: bool = False) -> list[Streamed]:
         """Its parts as they are streamed; `absent`: those that the device has not by another model."""
-        held = [one for one in self._holding.all if not isinstance(one.module, LoraWeights)]
+        held = [one for one in self._holding.all if not isinstance(one.module, LoraWeights | WordVectors)]
         kept = [one.module for one in held if not (absent and one.placed)]
         return [Streamed(module, split=streaming is Streaming.BLOCKS) for module in kept]
 
@@ -264,6 +283,7 @@ class TorchModel(BuiltModel):
     def _as_asked(self, order: DrawOrder, stack: ExitStack) -> None:
         """A run under the flags of the configuration in force, with the adapters and the rung of the order."""
         stack.enter_context(self._adapted(order))
+        stack.enter_context(words.known(self._pipelines, self._words))
         if SLICING in self._flags or Rung.SLICING in order.rung:
             stack.enter_context(attention.Sliced())
         if FLASH in self._flags:

@@ -432,7 +432,7 @@ def test_timing_has_a_figure_for_each_phase() -> None:
         ("png webp jpeg", enums.ImageFormat),
         ("attachment path base64", enums.Delivery),
         (
-            "vae unet transformer text_encoder text_encoder_2 tokenizer scheduler lora controlnet",
+            "vae unet transformer text_encoder text_encoder_2 tokenizer scheduler lora controlnet textual_inversion",
             enums.ComponentRole,
         ),
         ("snake camel pascal", enums.Naming),

@@ -14,11 +14,14 @@ from protocol.errors import ErrorCode, Fault, Recovery, invalid, missing
 from protocol.records import ModelComponent
 from protocol.replies import LoadComponentReply, UnloadComponentReply
 from worker.actions.list_components import components
-from worker.devices.base import CONTROLNET, LORA, Made
+from worker.devices.base import CONTROLNET, LORA, WORD, Made, plain_name
 from worker.engine import Engine, common
 from worker.job import Job
 from worker.loading import Wish, assigned_model, bring
 from worker.resident import Resident
+
+ADDED = (ComponentRole.LORA, ComponentRole.CONTROLNET, ComponentRole.TEXTUAL_INVERSION)
+"""What a model has beside its own parts."""
 
 
 def load_component(engine: Engine, job: Job, command: c.LoadComponent) -> LoadComponentReply:
@@ -27,7 +30,9 @@ def load_component(engine: Engine, job: Job, command: c.LoadComponent) -> LoadCo
     file = _source(engine, job, command)
     is_lora = command.component is ComponentRole.LORA
     with engine.prefetcher.held_off(resident.model_id, job.check):
-        if is_lora:
+        if command.component is ComponentRole.TEXTUAL_INVERSION:
+            made = resident.built.read_word(command.name, file, job)
+        elif is_lora:
             made = resident.built.read_lora(command.name or Path(file.path).stem, file, job)
         else:
             made = resident.built.read_part(_role(command, resident), file, job)
@@ -47,7 +52,7 @@ def unload_component(engine: Engine, job: Job, command: c.UnloadComponent) -> Un
     """Take an adapter out of a model, or give it its own part back. Raises Fault."""
     resident = _held(engine, job, command)
     fields = {**common(job), "model_id": resident.model_id}
-    if command.component not in (ComponentRole.LORA, ComponentRole.CONTROLNET):
+    if command.component not in ADDED:
         role = _role(command, resident)
         with engine.prefetcher.held_off(resident.model_id, job.check):
             made = resident.built.read_part(role, inspect(resident.file.path, engine.roots), job)
@@ -57,11 +62,8 @@ def unload_component(engine: Engine, job: Job, command: c.UnloadComponent) -> Un
         return UnloadComponentReply(
             **fields, message=message, component=component, memory_added=added, replaced=replaced
         )
-    before = engine.device.gauge().used
-    part = (
-        _role(command, resident) if command.component is ComponentRole.CONTROLNET else LORA + _named(command, resident)
-    )
-    name = part.removeprefix(LORA)
+    before, part = engine.device.gauge().used, _added(command, resident)
+    name = plain_name(part)
     gone = _off(_shown(engine, resident, part))
     resident.built.drop(part)
     _changed(engine, resident)
@@ -77,7 +79,7 @@ def _role(command: c.LoadComponent | c.UnloadComponent, resident: Resident) -> s
     if role == CONTROLNET and isinstance(command, c.LoadComponent):
         return role
     if all(part.name != role for part in resident.built.parts):
-        held = ", ".join(part.name for part in resident.built.parts if not part.name.startswith(LORA))
+        held = ", ".join(part.name for part in resident.built.parts if not part.name.startswith((LORA, WORD)))
         text = f"component is {role!r}: {resident.model_id} has none (it has {held})"
         raise Fault(ErrorCode.MODEL_INCOMPATIBLE, text, details={"field": "component"})
     return role
@@ -137,6 +139,27 @@ def _whole(path: str, role: ComponentRole | None) -> str:
     return path
 
 
+def _added(command: c.UnloadComponent, resident: Resident) -> str:
+    """The name of the added part that is meant. Raises Fault."""
+    if command.component is ComponentRole.CONTROLNET:
+        return _role(command, resident)
+    if command.component is ComponentRole.TEXTUAL_INVERSION:
+        return WORD + _only(command.name, _words(resident), resident, "a word")
+    return LORA + _named(command, resident)
+
+
+def _words(resident: Resident) -> list[str]:
+    return [plain_name(part.name) for part in resident.built.parts if part.name.startswith(WORD)]
+
+
+def _only(name: str, held: list[str], resident: Resident, kind: str) -> str:
+    """The one that is meant; the only one where none is named. Raises Fault INVALID_ARGUMENT."""
+    found = name or (held[0] if len(held) == 1 else "")
+    if found not in held:
+        raise invalid("name", name, f"{kind} that {resident.model_id} has (it has {', '.join(held) or 'none'})")
+    return found
+
+
 def _named(command: c.UnloadComponent, resident: Resident) -> str:
     """The adapter that is meant; the only one where none is named. Raises Fault INVALID_ARGUMENT."""
     held = resident.built.loras
@@ -162,7 +185,7 @@ def _changed(engine: Engine, resident: Resident) -> None:
 
 
 def _shown(engine: Engine, resident: Resident, name: str) -> ModelComponent:
-    held = next(one for one in components(engine, resident) if one.name == name.removeprefix(LORA))
+    held = next(one for one in components(engine, resident) if one.id == f"{resident.model_id}/{name}")
     fields = {field: getattr(held, field) for field in ModelComponent.__struct_fields__}
     return ModelComponent(**fields)
 

@@ -6,7 +6,7 @@ from protocol import commands as c
 from protocol.enums import ComponentStatus, Tier
 from protocol.errors import invalid
 from protocol.replies import HeldComponent, ListComponentsReply
-from worker.devices.base import LORA
+from worker.devices.base import plain_name
 from worker.engine import Engine, common
 from worker.job import Job
 from worker.resident import Resident
@@ -30,7 +30,7 @@ def components(engine: Engine, resident: Resident) -> list[HeldComponent]:
     return [
         HeldComponent(
             id=f"{resident.model_id}/{part.name}",
-            name=part.name.removeprefix(LORA),
+            name=plain_name(part.name),
             type=part.type,
             file_path=part.path,
             size=sizes.get(part.name, 0),

@@ -166,8 +166,13 @@ class Made(Record, frozen=True, kw_only=True):
 
 
 CONTROLNET = "controlnet"
-LORA = "lora:"
-"""Begins the names of parts that are adapters."""
+LORA, WORD = "lora:", "word:"
+"""Begin the names of parts that are adapters, and of those that are words."""
+
+
+def plain_name(part: str) -> str:
+    """What a part is called: of an adapter or a word without what tells it from the model's parts."""
+    return part.removeprefix(LORA).removeprefix(WORD)
 
 
 WITHOUT_LAYERS = "a virtual model has bytes and times, and no layers"
@@ -194,6 +199,10 @@ class BuiltModel(ABC):
 
     def read_lora(self, name: str, file: ModelFile, job: Job) -> Made:
         """An adapter for this model, in host memory. Raises Fault."""
+        raise unsupported("component", WITHOUT_LAYERS)
+
+    def read_word(self, word: str, file: ModelFile, job: Job) -> Made:
+        """A word and its vectors, in host memory. Raises Fault."""
         raise unsupported("component", WITHOUT_LAYERS)
 
     def read_part(self, name: str, file: ModelFile, job: Job) -> Made:
