@@ -73,7 +73,6 @@ class PrivateBroker:
         models.mkdir()
         runtime.mkdir(mode=0o700)
         kind, _, number = self._wanted.partition(":")
-        self.model = self._make_model(models, kind)
         environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         devices = f"cuda:{number or 0}" if kind == DeviceKind.CUDA.value else f"{kind}:1"
         chosen = {"RUNTIME": runtime, "MODELS": models, "DEVICES": devices}
@@ -81,19 +80,32 @@ class PrivateBroker:
         with self.log.open("wb") as log:
             command = [sys.executable, "-P", "-m", "cli.main", "serve"]
             self._process = subprocess.Popen(command, env=environment | {"HF_HUB_OFFLINE": "1"}, stdout=log, stderr=log)
+        # Beside the start of the worker, which takes as long.
+        self.model = self._make_model(models, kind)
         endpoints = self.wait("endpoints", lambda: json.loads((runtime / "endpoints.json").read_text()))
         self.client = Client(endpoints["commands"])
         self.wait("the device", lambda: self.device.state is DeviceState.READY)
+        self.client.scan()
 
     def _make_model(self, folder: Path, kind: str) -> str:
         if kind == DeviceKind.VIRTUAL.value:
             (folder / "profile.vmodel.json").write_text(json.dumps(PROFILE))
             return "profile"
         command = [sys.executable, "-P", "-m", "demo.models", str(folder), "--smallest", "--no-virtual"]
-        made = subprocess.run(command, capture_output=True, text=True, check=False)
-        if made.returncode:
-            raise PrivateError(f"no model could be made: {made.stderr[-400:]}")
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as making:
+            while making.poll() is None and self._lives:
+                time.sleep(LOOK_SECONDS)
+            making.kill()
+            said = making.stderr.read() if making.stderr is not None else ""
+        if self._lives and making.returncode:
+            raise PrivateError(f"no model could be made: {said[-400:]}")
+        if not self._lives:
+            self.wait("the broker", lambda: False)
         return next(path.name for path in folder.iterdir() if path.is_dir())
+
+    @property
+    def _lives(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     @property
     def device(self) -> DeviceInfo:
@@ -104,7 +116,7 @@ class PrivateBroker:
         """The first true value of a condition; what a start brings about counts as not yet. Raises PrivateError."""
         end = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < end:
-            if self._process is not None and self._process.poll() is not None:
+            if not self._lives:
                 break
             with suppress(OSError, ValueError, LookupError, StopIteration):
                 found = condition()

@@ -26,9 +26,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from protocol import commands as c
-from protocol.enums import CoordinationMode, LoadingStrategy, Tier
+from protocol.enums import ComponentRole, CoordinationMode, LoadingStrategy, ModelPrecision, Tier
 from protocol.errors import ErrorCode
 from protocol.link import Prefetch
+from protocol.records import ModelLoadConfiguration, ModelMemoryOptimization
 from protocol.replies import GenerateReply, LoadModelReply
 from tests.ramtier.machine import Machine, machine_of
 from tests.worker.bench import Bench, model_ref, worker_spec
@@ -47,7 +48,21 @@ FAILING = ("worker.weights.Arena", "ramtier.blocks.Block.write", "worker.reader.
 STEPS = (
     *("draw", "draw", "load", "host", "lazy", "force", "unload", "clear"),
     *("pin", "unpin", "copy", "ahead", "kill", "fail", "cancel"),
+    *("options", "options", "lora", "plain", "full"),
 )
+CONFIGURATIONS = (
+    ModelLoadConfiguration(),
+    ModelLoadConfiguration(precision=ModelPrecision.Int8),
+    *(
+        ModelLoadConfiguration(memory_optimization=ModelMemoryOptimization(**{name: True}))
+        for name in ("enable_attention_slicing", "enable_cpu_offloading", "enable_model_splitting")
+    ),
+)
+LORA = "style.safetensors"
+LAYER = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+TIGHT = 1e-6
+"""A share of the device that holds no model."""
+
 PATIENCE_SECONDS = 60.0
 
 
@@ -59,6 +74,8 @@ def make_models(source: Path, root: Path) -> None:
     for name, pattern, factor in (("b", "unet/*.safetensors", 0.9), ("c", "*/*.safetensors", 0.8)):
         for path in (root / name).glob(pattern):
             save_file({key: one * factor for key, one in load_file(path).items()}, path, metadata={"format": "pt"})
+    halves = {f"{LAYER}.lora_A.weight": torch.randn(2, 16) / 4, f"{LAYER}.lora_B.weight": torch.randn(16, 2) / 4}
+    save_file(halves, root / LORA)
 
 
 class World:
@@ -70,7 +87,7 @@ class World:
         self.root = root
         self.budget = vram * size + SLACK_BYTES
         self.log: list[str] = []
-        self.first: dict[str, bytes] = {}
+        self.first: dict[tuple[str, str, tuple[str, ...]], bytes] = {}
         self.workers = [self._worker(), self._worker()]
 
     def _worker(self) -> Bench:
@@ -102,15 +119,41 @@ class World:
             case "kill":
                 self.machine.kill(bench.engine.ram)  # type: ignore[arg-type]
                 self.workers[number] = self._worker()
+            case _:
+                self._rarely(bench, act, name)
+        for one in self.workers:
+            one.engine.idle()
+            one.told.clear()
+        self.check()
+
+    def _rarely(self, bench: Bench, act: str, name: str) -> None:
+        """What goes wrong, and what changes how a model runs."""
+        match act:
             case "fail":
                 with self._failing():
                     self._accept(bench.run(c.LoadModel(model_id=name), name), failing=True)
             case "cancel":
                 self._cancelled(bench, name)
-        for one in self.workers:
-            one.engine.idle()
-            one.told.clear()
-        self.check()
+            case "options":
+                configuration = self.chance.choice(CONFIGURATIONS)
+                self._accept(bench.run(c.LoadModel(model_id=name, configuration=configuration), name))
+            case "lora":
+                path = str(self.root / LORA)
+                component = c.LoadComponent(model_id=name, component=ComponentRole.LORA, path=path)
+                self._if_held(bench, name, component)
+            case "plain":
+                self._if_held(bench, name, c.UnloadComponent(model_id=name, component=ComponentRole.LORA))
+            case "full":
+                tight = ModelMemoryOptimization(memory_fraction=TIGHT)
+                configuration = ModelLoadConfiguration(memory_optimization=tight)
+                self._accept(bench.run(c.LoadModel(model_id=name, configuration=configuration), name))
+
+    def _if_held(self, bench: Bench, name: str, command: c.LoadComponent | c.UnloadComponent) -> None:
+        """A command about a part, which there is or not."""
+        held = bench.engine.cache.get(name)
+        error = bench.run(command, name).reply.error
+        has = held is not None and (isinstance(command, c.LoadComponent) or bool(held.built.loras))
+        assert error is None or not has or error.code in EXPECTED, f"{error}: {self.log}"
 
     def _ahead(self, bench: Bench, name: str) -> None:
         """A model is read ahead while another, or the same, is drawn with."""
@@ -127,8 +170,10 @@ class World:
         outcome = bench.run(command, name)
         self._accept(outcome)
         if isinstance(outcome.reply, GenerateReply):
-            picture = outcome.attachments[0]
-            assert self.first.setdefault(name, picture) == picture, f"another picture of {name}: {self.log}"
+            picture, held = outcome.attachments[0], bench.engine.cache.get(name)
+            assert held is not None
+            drawn = (name, held.resolved.precision.value, tuple(held.built.loras))
+            assert self.first.setdefault(drawn, picture) == picture, f"another picture of {drawn}: {self.log}"
 
     def _cancelled(self, bench: Bench, name: str) -> None:
         """A load that is cancelled at its first, second, … word on how far it is."""
@@ -170,14 +215,15 @@ class World:
         for bench in self.workers:
             cache = bench.engine.cache
             held = cache.held(Tier.VRAM)
-            there = {key: size for one in held for key, size in one.components.items()}
+            there = {key: size for one in held for key, size in one.placed.items()}
+            waiting = [key for one in held if not one.placed for key in one.components]
             assert bench.engine.device.gauge().used == sum(there.values()), why
             components = bench.engine.device.components  # type: ignore[attr-defined]
             wanted = {key for one in [*held, *cache.held(Tier.RAM)] for key in one.components}
             assert {one.key for one in components._held} == wanted, why
             for one in components._held:
-                assert one.empty is (one.key not in there), why
-                assert (one.placed > 0) is (one.key in there) and not one.aside, why
+                assert one.empty is (one.key not in there and one.key not in waiting), why
+                assert (one.placed > 0) is (one.key in there) and one.aside == waiting.count(one.key), why
             for resident in cache.held(Tier.RAM):
                 assert not resident.pinned and resident.copied, why
                 assert all(table.size_of(key) is not None for key in resident.built.keys), why

@@ -9,7 +9,7 @@ import pytest
 
 from tests.worker.residency import SIZES, live, make_models, model_bytes, quick_copies
 
-STEPS = 22
+STEPS = 20
 SEED = 5
 
 

@@ -118,6 +118,9 @@ def test_a_scheduler_that_knows_no_zero_terminal_snr_gives_way_and_is_not_to_be_
     assert "PNDM" not in error.message.partition("one of")[2]
 
 
+MOST_DRAWN_TWICE = 10
+"""Steps of a picture that a test has the time to draw twice."""
+
 TURBO = {"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"}
 
 
@@ -141,6 +144,8 @@ def test_a_model_distilled_for_few_steps_is_drawn_in_few_where_nobody_asks(
     outcome = shelf.bench.run(command, name)
     assert isinstance(outcome.reply, GenerateReply), outcome.reply.error
     assert outcome.reply.steps_done == steps
+    if steps > MOST_DRAWN_TWICE:
+        return  # the pipeline's own default: its guidance is not ours
     asked = c.Generate(
         model_id=name, prompt="a boat", seed=7, width=32, height=32, steps=steps, guidance_scale=guidance
     )
