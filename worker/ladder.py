@@ -1,7 +1,8 @@
 """A picture whose run does not fit the device: who leaves for it, and what it is drawn with instead of failing.
 
 Decides the order: the cheapest idle models, then all of them, then one rung of `LADDER` after the other where the
-command allows that. The rung that was enough for a shape of run is the first one for the next of that shape.
+command allows that. The rung that was enough for a shape of run is the first one for the next of that shape, unless
+more is free by then.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ log = Logger()
 def draw(engine: Engine, job: Job, resident: Resident, order: DrawOrder, *, allow_degraded: bool) -> Drawing:
     """The drawing, degraded where nothing else helps and that is allowed. Raises Fault INSUFFICIENT_MEMORY."""
     shape = Shape.of(order)
-    known = resident.rungs.get(shape) if allow_degraded else None
+    free_bytes = engine.keeper.room().free
+    known, then = resident.rungs.get(shape, (None, 0))
+    if not allow_degraded or free_bytes > then:
+        known = None
     if known is None:
         engine.keeper.make_way(resident, resident.built.working_bytes(order))
         drawing = _attempt(engine, job, resident, order)
@@ -47,7 +51,7 @@ def draw(engine: Engine, job: Job, resident: Resident, order: DrawOrder, *, allo
             break
         drawing = _attempt(engine, job, resident, msgspec.structs.replace(order, rung=rung))
         if drawing is not None:
-            resident.note_rung(shape, rung)
+            resident.note_rung(shape, rung, free_bytes)
             words = ", ".join(one.value for one in rung)
             log.warning("a picture was drawn with less memory", model_id=resident.model_id, by=words)
             text = f"its peak would not fit {engine.spec.device_id}: it was drawn with {words}"

@@ -140,6 +140,7 @@ def _account(engine: Engine, resident: Resident, wish: Wish) -> None:
     asked = wish.configuration or resident.configuration
     resolved = resolve(asked, resident.file, engine.device, resident.model_id, resident.resolved.config_path)
     resident.resolved, resident.configuration = resolved, asked
+    resident.rungs.clear()
     total = engine.keeper.room().total
     resident.options = outcomes(asked, resolved, resident.file, resident.built, total)
 

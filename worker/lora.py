@@ -50,6 +50,9 @@ KOHYA_TEXT = {
 }
 WRAPPER = "text_model."
 
+MOST_OF_THE_MODEL = 4
+"""A file of more than so many times the model's bytes is not read: full ranks in Float32 are no more."""
+
 log = Logger()
 
 
@@ -90,6 +93,10 @@ def read(file: ModelFile, pipelines: Pipelines, dtype: torch.dtype, reader: Read
     if file.type is not ModelType.LoRA:
         raise incompatible(f"{path.name} is no LoRA: it is a {file.type.value}", type=file.type.value)
     header = read_header(path)
+    own = sum(tensor.nbytes for module in pipelines.modules() for tensor in module.parameters())
+    if header.data_bytes > MOST_OF_THE_MODEL * own:
+        text = f"{path.name} has {header.data_bytes} bytes, and this model {own}: that is no LoRA of it"
+        raise incompatible(text, found=header.data_bytes, expected=own)
     held = reader.read([(path, header, header.tensors)], lambda _, source: source)
     return matched(path.name, held, pipelines, dtype)
 

@@ -17,16 +17,16 @@ from compel import Compel, ReturnedEmbeddingsType
 from compel.prompt_parser import Conjunction, FlattenedPrompt, Fragment
 
 from modelfiles.families import Family
+from protocol.errors import invalid
 from worker.pipelines import Pipelines
 
-WEIGHTED = re.compile(r"(?<!\\)\(((?:[^()\\]|\\.)+):\s*(\d+(?:\.\d+)?|\.\d+)\s*\)")
-"""`(words:1.3)` without brackets in it."""
+NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
+END = re.compile(rf":\s*{NUMBER}\s*\)|\){NUMBER}(?![\w.])")
+"""The end of `(words:1.3)` and of `(words)1.3`."""
 
-MARKED = re.compile(r"(?<!\\)\)(\d+(?:\.\d+)?|\.\d+)(?![\w.])")
-"""What compel reads as a weight: a number right behind a bracket."""
-
-END = re.compile(r":\s*(\d+(?:\.\d+)?|\.\d+)\s*\)")
-"""The end of `(words:1.3)`."""
+MOST_NESTED = 16
+MOST_PARTS = 64
+"""Of their own weights: each that weighs less than 1 is another run of the encoder."""
 
 SHOWN = 200
 """Letters of what was cut that a warning quotes."""
@@ -130,34 +130,74 @@ class Prompts:
 
 def is_weighted(text: str) -> bool:
     """Whether parts of a prompt count for more or less than others."""
-    return bool(WEIGHTED.search(text) or MARKED.search(text))
+    return _read(text)[1]
+
+
+def weighed(text: str) -> list[tuple[str, float]]:
+    """The parts of a prompt with their weights."""
+    return _read(text)[0]
+
+
+def _read(text: str) -> tuple[list[tuple[str, float]], bool]:
+    """The parts of a prompt with their weights, in order, equal neighbours as one; and whether any weight is given.
+
+    Nested weights multiply. Brackets without a weight, that are not closed, or deeper than `MOST_NESTED` are letters;
+    so is one behind a backslash. In one pass, whatever the text is.
+    """
+    open_groups: list[list[tuple[str, float]]] = [[]]
+    at, given = 0, False
+    while at < len(text):
+        letter = text[at]
+        if letter == "\\" and text[at + 1 : at + 2] in ("(", ")", "\\"):
+            _append(open_groups[-1], text[at + 1], 1.0)
+            at += 2
+            continue
+        end = END.match(text, at) if len(open_groups) > 1 else None
+        if letter == "(" and len(open_groups) <= MOST_NESTED:
+            open_groups.append([])
+        elif end is not None:
+            group, weight = open_groups.pop(), float(end[1] or end[2])
+            for words, own in group:
+                _append(open_groups[-1], words, own * weight)
+            at, given = end.end() - 1, True
+        elif letter == ")" and len(open_groups) > 1:
+            _close(open_groups, ")")
+        else:
+            _append(open_groups[-1], letter, 1.0)
+        at += 1
+    while len(open_groups) > 1:
+        _close(open_groups, "")
+    return open_groups[0], given
+
+
+def _close(open_groups: list[list[tuple[str, float]]], end: str) -> None:
+    """A group that has no weight: its brackets are letters."""
+    group = open_groups.pop()
+    _append(open_groups[-1], "(", 1.0)
+    for words, own in group:
+        _append(open_groups[-1], words, own)
+    if end:
+        _append(open_groups[-1], end, 1.0)
+
+
+def _append(group: list[tuple[str, float]], words: str, weight: float) -> None:
+    if group and group[-1][1] == weight:
+        group[-1] = (group[-1][0] + words, weight)
+    else:
+        group.append((words, weight))
 
 
 def _conjunction(text: str) -> Conjunction:
-    """A prompt as compel has it; one without weights as it stands, whatever else compel would read in it."""
-    if is_weighted(text):
-        return Compel.parse_prompt_string(_for_compel(text))
-    return Conjunction([FlattenedPrompt([Fragment(text)])])
+    """A prompt as compel has it; its own reader takes forever for some texts, and finds weights that none meant."""
+    parts = weighed(text) or [("", 1.0)]
+    if len(parts) > MOST_PARTS:
+        raise invalid("prompt", f"{len(parts)} parts of their own weight", f"at most {MOST_PARTS}")
+    return Conjunction([FlattenedPrompt([Fragment(words, weight) for words, weight in parts])])
 
 
 def _words(text: str) -> str:
     """A prompt without its weights."""
-    return " ".join(one.text for prompt in _conjunction(text).prompts for one in prompt.children)
-
-
-def _for_compel(text: str) -> str:
-    """`(words:1.3)` as compel writes it, however deep they are."""
-    made, depth, at = "", 0, 0
-    while at < len(text):
-        end = END.match(text, at) if depth else None
-        if end is not None:
-            made, depth, at = f"{made}){end[1]}", depth - 1, end.end()
-            continue
-        escaped = text[at] == "\\"
-        depth += {"(": 1, ")": -1}.get(text[at], 0) if depth or text[at] == "(" else 0
-        made += text[at : at + 1 + escaped]
-        at += 1 + escaped
-    return made
+    return "".join(words for words, _ in weighed(text))
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:

@@ -49,8 +49,8 @@ class Resident:
         self.load_ms: list[float] = []
         self.last_peak_bytes: int | None = None
         self.highest_bytes = self.device_bytes
-        self.rungs: dict[Shape, tuple[Rung, ...]] = {}
-        """What a run of a shape had to be drawn with."""
+        self.rungs: dict[Shape, tuple[tuple[Rung, ...], int]] = {}
+        """What a run of a shape had to be drawn with, and the bytes that were free then."""
 
     @property
     def bytes(self) -> int:
@@ -89,8 +89,8 @@ class Resident:
             self.last_peak_bytes = peak_bytes
             self.highest_bytes = max(self.highest_bytes, peak_bytes)
 
-    def note_rung(self, shape: Shape, rung: tuple[Rung, ...]) -> None:
-        self.rungs[shape] = rung
+    def note_rung(self, shape: Shape, rung: tuple[Rung, ...], free_bytes: int) -> None:
+        self.rungs[shape] = (rung, free_bytes)
         if len(self.rungs) > MOST_SHAPES:
             del self.rungs[next(iter(self.rungs))]
 

@@ -66,9 +66,10 @@ def read(word: str, file: ModelFile, pipelines: Pipelines, dtype: torch.dtype, r
     header = read_header(path)
     if not _are_vectors(header.tensors):
         raise incompatible(f"{path.name} is no textual inversion: it is a {file.type.value}", type=file.type.value)
+    places = _places(path.name, header.tensors, held)
     tensors = reader.read([(path, header, header.tensors)], lambda _, source: source)
     own = next((name for name in tensors if name not in UNNAMED), path.stem)
-    vectors = {part: _vectors(path.name, key, tensors[key], dtype) for key, part in _places(path.name, tensors, held)}
+    vectors = {part: _vectors(path.name, key, tensors[key], dtype) for key, part in places}
     return WordVectors(_checked(word or own), vectors)
 
 
@@ -131,12 +132,12 @@ def _table(name: str, tokenizer: Any, words: Mapping[str, WordVectors]) -> dict[
     return table
 
 
-def _places(file: str, tensors: Mapping[str, torch.Tensor], encoders: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _places(file: str, tensors: Sequence[Tensor], encoders: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Which tensor is which encoder's. Raises Fault MODEL_INCOMPATIBLE."""
     widths = {name: int(one.get_input_embeddings().embedding_dim) for name, one in encoders.items()}
     found: list[tuple[str, str]] = []
-    for key, tensor in tensors.items():
-        width = int(tensor.shape[-1]) if tensor.ndim else 0
+    for tensor in tensors:
+        key, width = tensor.name, tensor.shape[-1] if tensor.shape else 0
         wanted = [NAMED[key]] if key in NAMED and NAMED[key] in widths else list(widths)
         taken = {part for _, part in found}
         place = next((name for name in wanted if widths[name] == width and name not in taken), None)

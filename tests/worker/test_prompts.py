@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from demo.inventory import DemoModel
+from protocol.errors import ErrorCode
 from protocol.replies import GenerateReply
 from tests.worker.bench import Bench, Outcome
-from tests.worker.test_cpu import SD15, SDXL, drawn
+from tests.worker.test_cpu import SD15, SDXL, draw, drawn
 from worker import prompts
-from worker.prompts import _for_compel, is_weighted
+from worker.prompts import is_weighted, weighed
 
 CLIP_FAMILIES = [SD15, SDXL, DemoModel.SD21]
 OTHERS = [DemoModel.FLUX, DemoModel.SD3, DemoModel.Z_IMAGE, DemoModel.QWEN_IMAGE]
@@ -41,8 +42,57 @@ def test_what_counts_as_a_weight(text: str, weighted: bool) -> None:
     assert is_weighted(text) is weighted
 
 
-def test_weights_within_weights() -> None:
-    assert _for_compel("a ((red:1.2) boat:0.5), (b:2)") == "a ((red)1.2 boat)0.5, (b)2"
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a boat", [("a boat", 1)]),
+        ("a (red:2) boat", [("a ", 1), ("red", 2), (" boat", 1)]),
+        ("a (red)2 boat", [("a ", 1), ("red", 2), (" boat", 1)]),
+        ("a ((red:2) boat:0.5), (b:2)", [("a ", 1), ("red", 1), (" boat", 0.5), (", ", 1), ("b", 2)]),
+        ("(a (b) c:2)", [("a (b) c", 2)]),
+        (r"\(a:2) (b:2)", [("(a:2) ", 1), ("b", 2)]),
+        ("((a:2", [("((a:2", 1)]),
+        ("a) b:2) c", [("a) b:2) c", 1)]),
+        ("C++ (x:2)", [("C++ ", 1), ("x", 2)]),
+        ("", []),
+    ],
+)
+def test_the_parts_of_a_prompt(text: str, parts: list[tuple[str, float]]) -> None:
+    found = weighed(text)
+    assert [(words, weight) for words, weight in found if words] == _joined(parts)
+
+
+def _joined(parts: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    made: list[tuple[str, float]] = []
+    for words, weight in parts:
+        if made and made[-1][1] == weight:
+            made[-1] = (made[-1][0] + words, weight)
+        else:
+            made.append((words, weight))
+    return made
+
+
+HARD = {
+    "open": "(a)1.2 " + "(" * 8000,
+    "nested": "(" * 3000 + "a" + ")1.1" * 3000,
+    "words in each": "(a " * 2000 + ":1.1)" * 2000,
+    "colons": "(" + ":" * 8000,
+    "numbers": "(a:" + "1" * 8000,
+    "quotes": "(a)1.2 " + "'\"" * 4000,
+}
+
+
+@pytest.mark.parametrize("kind", list(HARD))
+def test_no_text_takes_long_to_read(kind: str) -> None:
+    """Each took a reader by recursion for ever."""
+    assert "".join(words for words, _ in weighed(HARD[kind]))
+
+
+def test_too_many_weights_are_refused_and_as_many_as_there_may_be_are_drawn(cpu: Bench) -> None:
+    most = prompts.MOST_PARTS // 2
+    picture(cpu, SD15, " ".join(f"(w{index}:1.{index % 9 + 1})" for index in range(most)))
+    error = cpu.error(draw(SD15, prompt=" ".join(f"(w{index}:1.{index % 9 + 1})" for index in range(most + 1))), SD15)
+    assert error.code is ErrorCode.INVALID_ARGUMENT and "64" in error.message
 
 
 @pytest.mark.parametrize("model", CLIP_FAMILIES)
