@@ -74,6 +74,7 @@ bench: $(STAMP)
 	$(BIN)/python -P -m bench.memory
 	$(BIN)/python -P -m bench.ram
 	$(BIN)/python -P -m bench.switches
+	$(BIN)/python -P -m bench.telemetry
 
 sim: $(STAMP)
 	$(BIN)/python -P -m tests.simulation --hours $(or $(HOURS),10000)

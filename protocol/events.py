@@ -13,7 +13,7 @@ from protocol.enums import DeviceState, JobState, Tier
 from protocol.errors import ErrorInfo
 from protocol.records import Record
 from protocol.replies import JobProgress
-from protocol.telemetry import DeviceMemory, HostMemory, MemoryPressure
+from protocol.telemetry import DeviceMemory, GpuReading, HostMemory, MemoryPressure
 
 MSGPACK_PREFIX = "msgpack."
 """Topics under this prefix carry the same payloads as MessagePack."""
@@ -38,6 +38,7 @@ class TelemetryEvent(Event, frozen=True, kw_only=True):
     power_w: float | None = None
     energy_j: float | None = None
     torch: dict[str, int] | None = None
+    gpu: GpuReading | UnsetType = UNSET
     host: HostMemory
     missing: dict[str, str] = {}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from msgspec import field
+from msgspec import UNSET, UnsetType, field
 
 from protocol.enums import (
     ComponentType,
@@ -45,17 +45,39 @@ class DeviceMemory(Record, frozen=True, kw_only=True):
     peak: int | None = None
 
 
+class GpuProcess(Record, frozen=True, kw_only=True):
+    """A process that computes on a GPU; `bytes` is None where the driver does not tell, as in containers."""
+
+    pid: int
+    bytes: int | None = None
+
+
+class GpuReading(Record, frozen=True, kw_only=True):
+    """What a GPU alone has: memory that its driver keeps, errors since that was loaded, what holds its clocks back, and
+    who computes on it.
+    """
+
+    driver_reserved_bytes: int | None = None
+    uncorrected_ecc_errors: int | None = None
+    throttle_reasons: list[str] | None = None
+    processes: list[GpuProcess] | None = None
+
+
 class HostMemory(Record, frozen=True, kw_only=True):
-    """The worker process and its surroundings: bytes; `psi` the "some avg10" share of memory stall time in percent."""
+    """The worker process and its surroundings: bytes; `psi` the "some avg10" share of memory stall time in percent.
+
+    `uss_bytes` are those of `rss_bytes` that no other process has too: what would come free were this one gone.
+    """
 
     rss_bytes: int | None = None
+    uss_bytes: int | None = None
     ram_tier_bytes: int = 0
     psi: float | None = None
     cgroup: dict[str, int] | None = None
 
 
 class Telemetry(Record, frozen=True, kw_only=True):
-    """One sample of a device; `missing` names each absent reading with its reason."""
+    """One sample of a device; `missing` names each absent reading with its reason. `gpu` is there for GPUs alone."""
 
     memory: DeviceMemory
     memory_pressure: MemoryPressure
@@ -64,6 +86,7 @@ class Telemetry(Record, frozen=True, kw_only=True):
     power_w: float | None = None
     energy_j: float | None = None
     torch: dict[str, int] | None = None
+    gpu: GpuReading | UnsetType = UNSET
     host: HostMemory = field(default_factory=HostMemory)
     missing: dict[str, str] = {}
 

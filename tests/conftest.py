@@ -37,6 +37,7 @@ _SLOW = (
     "worker/test_misfits.py",
     "worker/test_modes.py",
     "worker/test_options.py",
+    "worker/test_nvml.py",
     "worker/test_originals.py",
     "worker/test_process.py",
     "worker/test_prompts.py",

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -56,13 +57,15 @@ class Engine:
         self.roots = Roots(spec.model_roots)
         self.ram = device.ram = ram
         self.cache = ModelCache(spec.device_id, clock, Reloads(ram))
-        self.keeper = Keeper(device, self.cache, spec.reserve_bytes, tell)
+        self.keeper = Keeper(device, self.cache, spec.reserve_bytes, self._tell_move)
         self.sampler = Sampler(device, self.cache, PressureMeter(clock, spec.reserve_bytes))
         self.leaks = LeakMeter(device)
         self.strain = HostStrain(clock)
         self.prefetcher = Prefetcher(self._read_ahead)
         self.clock = clock
         self.ready = False
+        self.loading = False
+        """Whether a model is being brought: its memory is looked at more often then."""
         self.fatal = ""
         """Why this process is of no use any more; it ends then."""
         self._tell = tell
@@ -75,6 +78,20 @@ class Engine:
 
     def tell(self, message: Message) -> None:
         self._tell(message)
+
+    def _tell_move(self, change: ModelChanged) -> None:
+        """A model has come or gone, perhaps in the middle of a command: and what that made of the memory."""
+        self.tell(change)
+        self.tell(Report(ready=self.ready, telemetry=self.sample()))
+
+    @contextmanager
+    def bringing(self) -> Iterator[None]:
+        """A model is brought onto the device meanwhile."""
+        self.loading = True
+        try:
+            yield
+        finally:
+            self.loading = False
 
     def tell_stage(self, model_id: str, stage: str, bytes_done: int, bytes_total: int) -> None:
         """A load's stage, as its model's event has it."""

@@ -83,14 +83,15 @@ def bring(engine: Engine, job: Job, ref: ModelRef, wish: Wish) -> Brought:
     changed = changed_file(resident) if resident is not None else ""
     if changed:
         job.warnings.append(f"{ref.model_id} is loaded anew: {changed} has changed since it was loaded")
-    if resident is None or changed or not _serves(engine, resident, ref, wish):
-        brought = _from_files(engine, job, ref, wish, resident)
-    elif resident.tier is Tier.VRAM:
-        brought = _brought(resident, LoadSource.VRAM, 0)
-    elif wish.strategy is LoadingStrategy.LAZY and not _at_once(wish, resident):
-        brought = _brought(resident, LoadSource.RAM, 0)
-    else:
-        brought = _from_ram(engine, job, ref, wish, resident)
+    with engine.bringing():
+        if resident is None or changed or not _serves(engine, resident, ref, wish):
+            brought = _from_files(engine, job, ref, wish, resident)
+        elif resident.tier is Tier.VRAM:
+            brought = _brought(resident, LoadSource.VRAM, 0)
+        elif wish.strategy is LoadingStrategy.LAZY and not _at_once(wish, resident):
+            brought = _brought(resident, LoadSource.RAM, 0)
+        else:
+            brought = _from_ram(engine, job, ref, wish, resident)
     load_ms = (time.perf_counter() - began) * 1000
     resident = brought.resident
     _account(engine, resident, wish)

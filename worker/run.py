@@ -220,6 +220,7 @@ class Run:
         """Called by the pipeline after each evaluation; schedulers may take more of them than steps."""
         self._job.check()
         self._device.synchronize()
+        self._device.glance()
         self._decoding = time.perf_counter()
         evaluations = max(int(pipeline.num_timesteps), self._steps)
         self._steps_done = (index + 1) * self._steps // evaluations

@@ -27,6 +27,8 @@ CANCEL_GRACE_SECONDS = 2.0
 DEFAULT_DRAIN_SECONDS = 10.0
 RECEIVES_PER_TURN = 64
 LAST_WORDS_SECONDS = 0.5
+LOADING_SHARE = 0.25
+"""While a model is brought, samples are taken after this share of the time that is between them else."""
 DEVICE_LOST = 1
 """Exit status of a worker whose device, or device's thread, is of no use any more."""
 
@@ -103,9 +105,11 @@ class Session:
         if now >= self._next_beat:
             self._next_beat = now + self._spec.heartbeat_ms / 1000
             self._offer(link.Beat(progress_count=self._lane.progress_count))
+        between = self._spec.telemetry_ms / 1000 * (LOADING_SHARE if self._engine.loading else 1.0)
         if now >= self._next_sample:
-            self._next_sample = now + self._spec.telemetry_ms / 1000
+            self._next_sample = now + between
             self._offer(link.Report(ready=self._engine.ready, telemetry=self._engine.sample()))
+        self._next_sample = min(self._next_sample, now + between)
         if self._stop_at is not None and now >= self._stop_at:
             for job in self._jobs.values():
                 job.cancel(ErrorCode.DRAINING, "the worker is stopping and its drain time is over")

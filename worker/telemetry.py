@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 
 from protocol.telemetry import DeviceMemory, MemoryPressure, Telemetry
-from worker import host
 from worker.cache import ModelCache
 from worker.devices.base import Device, Gauge
+from worker.host import HostReader
 from worker.pressure import PressureMeter
 
 
@@ -18,6 +18,7 @@ class Sampler:
         self._device = device
         self._cache = cache
         self._meter = meter
+        self._host = HostReader()
         self._lock = threading.Lock()
 
     def note_oom(self) -> None:
@@ -30,8 +31,8 @@ class Sampler:
 
     def sample(self) -> Telemetry:
         """Everything that can be read now; what cannot is None with its reason."""
-        gauge = self._device.gauge()
-        surroundings, host_missing = host.read(self._device.ram.used_bytes)
+        gauge, sensors = self._device.gauge(), self._device.sensors()
+        surroundings, host_missing = self._host.read(self._device.ram.used_bytes)
         pressure = self._pressure(gauge)
         return Telemetry(
             memory=DeviceMemory(
@@ -44,13 +45,14 @@ class Sampler:
                 peak=gauge.peak,
             ),
             memory_pressure=pressure,
-            utilization=gauge.utilization,
-            temperature_c=gauge.temperature_c,
-            power_w=gauge.power_w,
-            energy_j=gauge.energy_j,
+            utilization=sensors.utilization,
+            temperature_c=sensors.temperature_c,
+            power_w=sensors.power_w,
+            energy_j=sensors.energy_j,
             torch=gauge.torch,
+            gpu=sensors.gpu,
             host=surroundings,
-            missing={**gauge.missing, **host_missing},
+            missing={**gauge.missing, **sensors.missing, **host_missing},
         )
 
     def _pressure(self, gauge: Gauge) -> MemoryPressure:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from protocol import events
 
 TABLE = {
-    "telemetry": "device_id memory memory_pressure utilization temperature_c power_w energy_j torch host missing",
+    "telemetry": "device_id memory memory_pressure utilization temperature_c power_w energy_j torch gpu host missing",
     "worker": "device_id state generation pid restarts reason",
     "model": "device_id model_id tier from_tier bytes reason stage bytes_done bytes_total eta_ms",
     "job": "request_id action job_state device_id model_id progress success error key",

@@ -81,6 +81,21 @@ def test_a_report_with_every_model_goes_before_each_reply(worker: Router, profil
     assert any(isinstance(message, link.ModelChanged) and message.reason == "loaded" for message, _ in worker.seen)
 
 
+def test_samples_come_four_times_as_often_while_a_model_is_loaded(profiles: Path) -> None:
+    router = Router(worker_spec(profiles, "virtual:0", budget_bytes=6000, telemetry_ms=1000))
+    try:
+        router.ready()
+        router.assign(c.LoadModel(model_id=SLOW), model_ref(profiles, SLOW), "slow")
+        router.wait(link.ModelChanged, lambda change: change.model_id == SLOW)
+        seen = len(router.seen)
+        for _ in range(4):
+            router.wait(link.Report, lambda report: report.models is None)
+        beats = sum(isinstance(message, link.Beat) for message, _ in router.seen[seen:])
+        assert beats < 40, "five beats from one to the next, where there are twenty else"
+    finally:
+        router.close()
+
+
 def test_beats_and_the_control_lane_do_not_wait_for_the_device(worker: Router, profiles: Path) -> None:
     worker.ready()
     ref = model_ref(profiles, ONE)

@@ -13,7 +13,7 @@ import pytest
 from protocol import commands as c
 from protocol.enums import Delivery, Lane, LoadPriority, LoadSource, ModelPrecision, Tier
 from protocol.errors import ErrorCode
-from protocol.link import Prefetch
+from protocol.link import ModelChanged, Prefetch, Report
 from protocol.records import ModelLoadConfiguration, ModelMemoryOptimization, ModelPerformanceOptimization
 from protocol.replies import (
     GenerateReply,
@@ -24,6 +24,8 @@ from protocol.replies import (
 )
 from tests.worker.bench import Bench, model_ref, worker_spec
 from tests.worker.conftest import Clock, write_profile
+from worker import host
+from worker.host import HostReader
 from worker.job import Job, Progress
 from worker.outputs import OutputFolder
 
@@ -308,6 +310,44 @@ def test_telemetry_names_each_absent_reading(virtual: Bench) -> None:
     sample = virtual.engine.sampler.sample()
     assert sample.utilization is None and sample.missing["utilization"]
     assert sample.memory.total == 6000 and sample.host.rss_bytes
+
+
+def test_a_sample_is_taken_at_every_move_and_tells_the_memory_after_it(virtual: Bench) -> None:
+    virtual.reply(LoadModelReply, c.LoadModel(model_id=ONE), "one.vmodel.json")
+    moved = [index for index, message in enumerate(virtual.told) if isinstance(message, ModelChanged)]
+    after = virtual.told[moved[-1] + 1]
+    assert isinstance(after, Report) and after.models is None and after.telemetry is not None
+    assert after.telemetry.memory.used == virtual.engine.device.gauge().used > 0
+
+
+def test_a_processs_own_bytes_are_those_that_no_other_has() -> None:
+    reading, missing = HostReader().read(0)
+    assert "host.uss_bytes" not in missing
+    assert 0 < (reading.uss_bytes or 0) <= (reading.rss_bytes or 0)
+
+
+def test_what_costs_the_kernel_a_walk_is_read_less_often_the_longer_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, walks = [0.0], list[threading.Thread]()
+    go_on = threading.Event()
+
+    def walk() -> int:
+        walks.append(threading.current_thread())
+        if len(walks) > 1:
+            go_on.wait()
+        now[0] += 0.02
+        return len(walks)
+
+    monkeypatch.setattr(host, "_uss", walk)
+    reader = HostReader(lambda: now[0])
+    assert reader.read(0)[0].uss_bytes == 1, "the first is waited for"
+    now[0] += 1.9
+    assert reader.read(0)[0].uss_bytes == 1 and len(walks) == 1, "100 x 20 ms have not passed"
+    now[0] += 0.2
+    assert reader.read(0)[0].uss_bytes == 1, "nobody waits for a walk that is long"
+    assert reader.read(0)[0].uss_bytes == 1, "nor begins another beside it"
+    go_on.set()
+    walks[1].join()
+    assert reader.read(0)[0].uss_bytes == 2 and len(walks) == 2
 
 
 def test_an_output_folder_that_takes_no_file_is_told_before_anything_is_drawn(profiles: Path, tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, ClassVar
 
+from msgspec import UNSET, UnsetType
+
 from modelfiles.contents import Content
 from modelfiles.model import ModelFile
 from protocol.checks import unsupported
 from protocol.enums import ComponentType, LoadSource, ModelPrecision
 from protocol.records import Record
-from protocol.telemetry import DeviceIdentity
+from protocol.telemetry import DeviceIdentity, GpuReading
 from ramtier.tier import RamTier
 from worker.job import Job
 from worker.pace import Pace
@@ -29,7 +31,7 @@ UNAVAILABLE = {
 
 
 class Gauge(Record, frozen=True, kw_only=True):
-    """One reading of a device, in bytes; `free` is what a placement can have. `missing` gives reasons for None.
+    """One reading of a device's memory, in bytes; `free` is what a placement can have. `missing` tells why one is None.
 
     `kept` are those of `reserved` that wait for the next load, and go back by themselves.
     """
@@ -41,12 +43,25 @@ class Gauge(Record, frozen=True, kw_only=True):
     kept: int = 0
     allocated: int | None = None
     peak: int | None = None
+    torch: dict[str, int] | None = None
+    missing: dict[str, str] = {}
+
+
+class Sensors(Record, frozen=True, kw_only=True):
+    """What a device tells beside its memory: `utilization` 0-1 over the driver's last sample period, degrees Celsius,
+    watts, joules since the driver was loaded. `missing` tells why one is None.
+    """
+
     utilization: float | None = None
     temperature_c: float | None = None
     power_w: float | None = None
     energy_j: float | None = None
-    torch: dict[str, int] | None = None
+    gpu: GpuReading | UnsetType = UNSET
     missing: dict[str, str] = {}
+
+
+SENSORS = ("utilization", "temperature_c", "power_w", "energy_j")
+"""Readings that each sample has, or names as missing."""
 
 
 class PartBytes(Record, frozen=True, kw_only=True):
@@ -299,7 +314,7 @@ class BuiltModel(ABC):
 
 
 class Device(ABC):
-    """One device. `start`, `build` and every model belong to the device thread; `gauge` may be read by any."""
+    """One device. `start`, `build` and every model belong to the device thread; `gauge` and `sensors` to any."""
 
     precisions: ClassVar[tuple[ModelPrecision, ...]]
     """What the device can hold a model in."""
@@ -323,7 +338,15 @@ class Device(ABC):
 
     @abstractmethod
     def gauge(self) -> Gauge:
-        """The memory and sensors now. Never blocks on running work."""
+        """The memory now. Never blocks on running work."""
+
+    @abstractmethod
+    def sensors(self) -> Sensors:
+        """The sensors now. Never blocks on running work."""
+
+    @abstractmethod
+    def glance(self) -> None:
+        """Keep what the device thread alone may read, for `gauge`: called again and again while it works."""
 
     @abstractmethod
     def build(self, build: Build, job: Job, tell: Callable[[str, int], None]) -> BuiltModel:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from protocol.enums import DeviceKind, ModelPrecision
 from protocol.link import WorkerSpec
 from protocol.telemetry import DeviceIdentity
-from worker.devices.base import Gauge
+from worker.devices.base import Gauge, Sensors
 from worker.devices.ledger import Ledger
 from worker.devices.torch_device import RunMeter, TorchDevice
 
@@ -30,7 +30,6 @@ ABSENT = {
     "temperature_c": "a cpu device has no sensor",
     "power_w": "a cpu device has no meter",
     "energy_j": "a cpu device has no meter",
-    "torch": "torch keeps no figures of cpu memory",
 }
 
 
@@ -73,8 +72,14 @@ class CpuDevice(TorchDevice):
             kept=kept,
             allocated=used,
             peak=self.ledger.peak_bytes,
-            missing=ABSENT,
+            missing={"torch": "torch keeps no figures of cpu memory"},
         )
+
+    def glance(self) -> None:
+        pass
+
+    def sensors(self) -> Sensors:
+        return Sensors(missing=ABSENT)
 
     def place(self, components: Sequence[Component]) -> None:
         # The loader's copies are private already: they become the device's by being counted.

@@ -6,17 +6,16 @@ NVML is read before anything makes a context, and from any thread; torch's figur
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-import pynvml
 
 from protocol.enums import DeviceKind, ModelPrecision
 from protocol.link import WorkerSpec
 from protocol.telemetry import DeviceIdentity
-from worker.devices.base import Gauge
+from worker.devices.base import Gauge, Sensors
 from worker.devices.torch_device import RunMeter, TorchDevice
+from worker.nvml import LOST, Gpu
 
 if TYPE_CHECKING:
     import torch
@@ -32,14 +31,11 @@ FIGURES = {
     "allocated_bytes": "allocated_bytes.all.current",
     "reserved_bytes": "reserved_bytes.all.current",
     "allocated_peak_bytes": "allocated_bytes.all.peak",
+    "inactive_split_bytes": "inactive_split_bytes.all.current",
     "allocation_retries": "num_alloc_retries",
     "out_of_memory_errors": "num_ooms",
 }
 """Our names to those of `torch.cuda.memory_stats`."""
-
-
-LOST = ("NVMLError_GpuIsLost", "NVMLError_ResetRequired", "NVMLError_DriverNotLoaded")
-"""Errors of NVML after which there is no device; by name, since pynvml makes their classes as it runs."""
 
 
 def poisoned_by(error: BaseException | None) -> str:
@@ -65,15 +61,14 @@ class CudaDevice(TorchDevice):
 
     def __init__(self, spec: WorkerSpec) -> None:
         super().__init__(spec)
-        pynvml.nvmlInit()
-        self._handle = pynvml.nvmlDeviceGetHandleByUUID(spec.cuda_uuid)
+        self._gpu = Gpu(spec.cuda_uuid)
         self._torch: dict[str, int] | None = None
         self._identity = DeviceIdentity(
             device_id=spec.device_id,
             uuid=spec.cuda_uuid,
-            name=str(pynvml.nvmlDeviceGetName(self._handle)),
+            name=self._gpu.name,
             kind=DeviceKind.CUDA,
-            total_vram=int(pynvml.nvmlDeviceGetMemoryInfo(self._handle).total),
+            total_vram=self._gpu.memory().total,
         )
 
     @property
@@ -95,37 +90,26 @@ class CudaDevice(TorchDevice):
 
     def gauge(self) -> Gauge:
         """NVML's figures; what torch has reserved and not allocated counts as free, since a placement can have it."""
-        memory = pynvml.nvmlDeviceGetMemoryInfo(self._handle)
+        memory = self._gpu.memory()
         figures = self._torch or {}
         reserved, allocated = figures.get("reserved_bytes"), figures.get("allocated_bytes")
-        free = int(memory.free) + (reserved or 0) - (allocated or 0)
-        missing: dict[str, str] = {}
-        power = self._read("power_w", missing, lambda: pynvml.nvmlDeviceGetPowerUsage(self._handle) / 1000)
-        energy = self._read(
-            "energy_j", missing, lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) / 1000
-        )
-        if self._torch is None:
-            missing["torch"] = "torch is not ready yet"
+        free = memory.free + (reserved or 0) - (allocated or 0)
         return Gauge(
-            total=int(memory.total),
-            used=int(memory.total) - free,
+            total=memory.total,
+            used=memory.total - free,
             free=free,
             reserved=reserved,
             allocated=allocated,
             peak=figures.get("allocated_peak_bytes"),
-            utilization=self._read(
-                "utilization", missing, lambda: pynvml.nvmlDeviceGetUtilizationRates(self._handle).gpu / 100
-            ),
-            temperature_c=self._read(
-                "temperature_c",
-                missing,
-                lambda: float(pynvml.nvmlDeviceGetTemperature(self._handle, pynvml.NVML_TEMPERATURE_GPU)),
-            ),
-            power_w=power,
-            energy_j=energy,
             torch=self._torch,
-            missing=missing,
+            missing={} if self._torch is not None else {"torch": "torch is not ready yet"},
         )
+
+    def sensors(self) -> Sensors:
+        return self._gpu.sensors()
+
+    def glance(self) -> None:
+        self._note()
 
     def poisoned_by(self, error: BaseException) -> str:
         return poisoned_by(error)
@@ -199,10 +183,3 @@ class CudaDevice(TorchDevice):
 
         figures = torch.cuda.memory_stats()
         self._torch = {name: int(figures.get(key, 0)) for name, key in FIGURES.items()}
-
-    def _read(self, name: str, missing: dict[str, str], reading: Callable[[], float]) -> float | None:
-        try:
-            return reading()
-        except pynvml.NVMLError as error:
-            missing[name] = f"NVML: {error}"
-            return None

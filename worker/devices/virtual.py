@@ -21,14 +21,25 @@ from protocol.errors import ErrorCode, Fault
 from protocol.link import PROFILE_RAM_SHARE, WorkerSpec
 from protocol.telemetry import DeviceIdentity
 from ramtier.blocks import Block
-from worker.devices.base import Build, BuiltModel, Device, Drawing, DrawOrder, Gauge, LostError, PartBytes, Raster
+from worker.devices.base import (
+    SENSORS,
+    Build,
+    BuiltModel,
+    Device,
+    Drawing,
+    DrawOrder,
+    Gauge,
+    LostError,
+    PartBytes,
+    Raster,
+    Sensors,
+)
 from worker.devices.ledger import Ledger
 from worker.job import Job
 from worker.prefetch import LOOK_SECONDS, Full, Watch
 
 DEFAULT_STEPS = 20
 MAX_SIDE = 64
-"""A load from the RAM tier takes this share of a load from disk."""
 
 SIMULATED = "a virtual device has none"
 
@@ -62,15 +73,20 @@ class VirtualDevice(Device):
 
     def gauge(self) -> Gauge:
         used = self.ledger.used_bytes
-        absent = ("utilization", "temperature_c", "power_w", "energy_j", "torch", "memory.reserved")
         return Gauge(
             total=self.ledger.total_bytes,
             used=used,
             free=self.ledger.total_bytes - used,
             allocated=used,
             peak=self.ledger.peak_bytes,
-            missing=dict.fromkeys(absent, SIMULATED),
+            missing=dict.fromkeys(("torch", "memory.reserved"), SIMULATED),
         )
+
+    def glance(self) -> None:
+        pass
+
+    def sensors(self) -> Sensors:
+        return Sensors(missing=dict.fromkeys(SENSORS, SIMULATED))
 
     def build(self, build: Build, job: Job, tell: Callable[[str, int], None]) -> BuiltModel:
         file = build.file
