@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import admin, cataloguing, decisions, keys, mending
+from cli import admin, cataloguing, decisions, keys, measuring, mending
 from cli.options import Device, Json, ModelId, Priority, Timeout, key_and_value, load_configuration, parsed
 from protocol.enums import (
     ImageFormat,
@@ -348,6 +348,7 @@ for command in (
     cataloguing.edit,
     decisions.plan,
     decisions.explain,
+    measuring.validate,
     admin.drain,
     admin.resume,
     admin.restart,

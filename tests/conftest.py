@@ -51,6 +51,7 @@ _SLOW = (
     "worker/test_stock.py",
     "worker/test_streaming.py",
     "worker/test_swaps.py",
+    "worker/test_validate.py",
     "worker/test_words.py",
 )
 """Folders and files whose tests start processes, import torch or take long: `make check` leaves them out."""

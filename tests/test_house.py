@@ -35,6 +35,7 @@ TORCH_FILES = {
     "worker/devices/cpu.py",
     "worker/devices/cuda.py",
     "worker/devices/torch_device.py",
+    "worker/examining.py",
     "worker/filling.py",
     "worker/holding.py",
     "worker/identity.py",
@@ -56,6 +57,7 @@ TORCH_FILES = {
     "worker/skeleton.py",
     "worker/stock.py",
     "worker/streaming.py",
+    "worker/trials.py",
     "worker/weights.py",
     "worker/words.py",
 }

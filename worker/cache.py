@@ -76,10 +76,12 @@ class ModelCache:
             kept = _keys([*staying, coming] if coming is not None else staying)
             return sum(size for key, size in _components(leaving).items() if key not in kept)
 
-    def reclaimable_bytes(self) -> int:
-        """Bytes on the device of models neither in use nor pinned, without what they share with others."""
+    def reclaimable_bytes(self, but: str = "") -> int:
+        """Bytes on the device of models neither in use nor pinned, without what they share with others, or with the
+        model `but`."""
         with self._lock:
-            return self.freed_bytes([one for one in self.held(Tier.VRAM) if not (one.busy or one.pinned)])
+            idle = [one for one in self.held(Tier.VRAM) if not (one.busy or one.pinned) and one.model_id != but]
+            return self.freed_bytes(idle)
 
     def listing(self) -> list[ModelResidency]:
         with self._lock:

@@ -34,6 +34,7 @@ from worker.pressure import PressureMeter
 from worker.reloads import Reloads
 from worker.strain import HostStrain, is_high
 from worker.telemetry import Sampler
+from worker.validation.digests import DigestCache
 
 T = TypeVar("T")
 Tell = Callable[[Message], None]
@@ -61,6 +62,7 @@ class Engine:
         self.sampler = Sampler(device, self.cache, PressureMeter(clock, spec.reserve_bytes))
         self.leaks = LeakMeter(device)
         self.strain = HostStrain(clock)
+        self.digests = DigestCache()
         self.prefetcher = Prefetcher(self._read_ahead)
         self.clock = clock
         self.ready = False

@@ -5,7 +5,8 @@ Decides nothing about what to do with a leak; the broker replaces the worker.
 
 from __future__ import annotations
 
-from worker.devices.base import Device, Gauge
+from worker.devices.base import Device
+from worker.devices.readings import Gauge
 
 TOLERANCE_BYTES = 256 << 20
 """What libraries keep for good once they have run: contexts, workspaces, compiled kernels."""

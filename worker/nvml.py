@@ -14,7 +14,7 @@ import pynvml
 
 from protocol.records import Record
 from protocol.telemetry import GpuProcess, GpuReading
-from worker.devices.base import Sensors
+from worker.devices.readings import Sensors
 
 T = TypeVar("T")
 
@@ -58,6 +58,7 @@ class Gpu:
             pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self._handle) if self._is_instance else self._handle
         )
         self.name = str(pynvml.nvmlDeviceGetName(self._handle))
+        self.driver = str(pynvml.nvmlSystemGetDriverVersion())
         self._second_version = True
 
     def memory(self) -> Memory:

@@ -80,7 +80,7 @@ class Reader:
         """These tensors by name, in one block. Raises Fault MODEL_CORRUPTED where a file ends early, and the job's."""
         listed = [(path, header, list(tensors)) for path, header, tensors in files]
         wanted = [
-            (tensor, choose(tensor.name, _type_of(tensor, path))) for path, _, tensors in listed for tensor in tensors
+            (tensor, choose(tensor.name, type_of(tensor, path))) for path, _, tensors in listed for tensor in tensors
         ]
         arena = Arena(sum(aligned(math.prod(tensor.shape) * dtype.itemsize) for tensor, dtype in wanted))
         made = {tensor.name: arena.tensor(tensor.shape, dtype) for tensor, dtype in wanted}
@@ -163,7 +163,8 @@ def _fill(piece: _Piece, buffer: memoryview) -> None:
         done += count
 
 
-def _type_of(tensor: Tensor, path: Path) -> torch.dtype:
+def type_of(tensor: Tensor, path: Path) -> torch.dtype:
+    """Its type in the file. Raises Fault MODEL_CORRUPTED for one that no weight here is of."""
     if tensor.dtype not in TYPES:
         text = f"{path.name}: the tensor {tensor.name} is of {tensor.dtype}, which no weight here is"
         raise corrupted(text, tensor=tensor.name)

@@ -6,7 +6,8 @@ import threading
 
 from protocol.telemetry import DeviceMemory, MemoryPressure, Telemetry
 from worker.cache import ModelCache
-from worker.devices.base import Device, Gauge
+from worker.devices.base import Device
+from worker.devices.readings import Gauge
 from worker.host import HostReader
 from worker.pressure import PressureMeter
 

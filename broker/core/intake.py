@@ -22,13 +22,14 @@ from broker.core.refusals import check_mode, unknown_model
 from broker.core.refusals import leaving as leaving_now
 from broker.core.together import act_on_all
 from broker.core.unbuilt import refusal
+from modelfiles.profiles import SUFFIX as PROFILE_SUFFIX
 from protocol import commands as c
 from protocol.actions import BY_COMMAND
 from protocol.checks import check_attachments
 from protocol.codec import NO_LIMITS, Decoded, Refused, decode_command
-from protocol.enums import JobState, Lane, ModelStatus
+from protocol.enums import JobState, Lane, ModelStatus, ModelType
 from protocol.errors import ErrorCode, Fault, Recovery, in_use
-from protocol.link import ModelRef
+from protocol.link import ModelRef, ProfileFigures
 from protocol.replies import RegisterModelReply
 
 _ANSWERED_AT_ONCE = "wait_for_completion: false changes nothing for this action: it is answered at once"
@@ -255,6 +256,8 @@ class Intake:
             return
         job.model = catalogue.models.get(command.model_id)
         path = command.model_path if isinstance(command, c.LoadFields) else ""
+        if job.model is None and isinstance(command, c.ValidateModel) and command.model_path and catalogue.ready:
+            job.model = _unregistered(command)
         if not catalogue.ready and (job.model is None or path):
             self._undecidable(job)
         elif path and (job.model is None or job.model.path != path):
@@ -341,7 +344,21 @@ class Intake:
         model = job.model
         if model is None:
             raise unknown_model(model_id, self._context.catalogue.nearest(model_id))
-        if model.status is ModelStatus.Missing and not self._context.fleet.holders(model_id):
+        gone = model.status is ModelStatus.Missing and not isinstance(job.command, c.ValidateModel)
+        if gone and not self._context.fleet.holders(model_id):
             raise Fault(ErrorCode.MODEL_NOT_FOUND, f"model_id is '{model_id}': its file is missing")
         if isinstance(job.command, c.Generate):
             check_mode(job.command, model)
+
+
+def _unregistered(command: c.ValidateModel) -> ModelRef:
+    """The file that a validation names and the catalogue need not know; a worker looks at what it is."""
+    is_profile = command.model_path.lower().endswith(PROFILE_SUFFIX)
+    return ModelRef(
+        model_id=command.model_id,
+        path=command.model_path,
+        type=ModelType.Unknown,
+        size_bytes=0,
+        status=ModelStatus.Unknown,
+        profile=ProfileFigures(load_ms=0.0, step_ms=0.0, peak_bytes=0) if is_profile else None,
+    )

@@ -8,7 +8,6 @@ from protocol.codec import action_of
 from protocol.errors import Fault
 
 _REASONS: dict[type[c.Command], str] = {
-    c.ValidateModel: "this version has no validation; a load checks file, format and safety",
     c.OptimizeModel: "this version has no optimiser",
     c.BenchmarkModel: "this version has no benchmark runner; generate reports its timing",
 }

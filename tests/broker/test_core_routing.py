@@ -115,6 +115,26 @@ def test_explain_and_every_unbuilt_command_is_not_supported_with_its_reason() ->
         assert name in reply["message"]
 
 
+def test_a_file_that_nobody_registered_is_validated_by_its_path() -> None:
+    room = Room()
+    header = header_of(room.send("validate_model", model_id="new", model_path="/models/new.safetensors"))
+    assert header.model is not None and (header.model.model_id, header.model.path) == ("new", "/models/new.safetensors")
+    assert code(room.ask("validate_model", model_id="new")) == "MODEL_NOT_FOUND"
+    known = header_of(room.send("validate_model", model_id="m", model_path="/models/other", device_id="cpu:1"))
+    assert known.model is not None and known.model.path != "/models/other", "the worker tells that they differ"
+
+
+def test_a_profile_that_nobody_registered_goes_to_a_virtual_device() -> None:
+    reply = Room().ask("validate_model", model_path="/models/new.vmodel.json")
+    assert code(reply) == "DEVICE_UNAVAILABLE" and "virtual" in reply["message"]
+
+
+def test_a_model_whose_file_is_gone_is_validated_and_not_loaded() -> None:
+    room = Room(models=[model("m", status=ModelStatus.Missing)])
+    assert header_of(room.send("validate_model", model_id="m")).action == "validate_model"
+    assert code(room.ask("load_model", model_id="m")) == "MODEL_NOT_FOUND"
+
+
 # devices
 
 

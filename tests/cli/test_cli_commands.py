@@ -10,14 +10,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import replies
 from router import Received, Router
 
 from cli.main import serve_arguments
 from protocol.codec import action_of
-from protocol.commands import Generate, LoadModel, UnloadModel
-from protocol.enums import DeviceState, LoadPriority, ModelPrecision
+from protocol.commands import Generate, LoadModel, UnloadModel, ValidateModel
+from protocol.enums import DeviceState, LoadPriority, ModelPrecision, ValidationLevel
+from protocol.replies import ValidateModelReply
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMANDS = (
@@ -29,6 +31,7 @@ COMMANDS = (
     ("scan",),
     ("load", "tiny-sd15"),
     ("unload", "tiny-sd15"),
+    ("validate", "tiny-sd15"),
     ("pin", "tiny-sd15"),
     ("cancel", "r1"),
     ("generate", "tiny-sd15", "a [fox]"),
@@ -93,6 +96,24 @@ def test_options_become_the_command(broker: Router, vrambroker: Run) -> None:
     assert sent.configuration.precision is ModelPrecision.Float16
     assert sent.configuration.memory_optimization.enable_attention_slicing
     assert sent.configuration.parameters == {"tiles": 4}
+
+
+def test_a_model_that_is_not_valid_exits_1(broker: Router, vrambroker: Run) -> None:
+    done = vrambroker("-e", broker.endpoint, "validate", "m", "--level", "comprehensive", "--estimate")
+    sent = broker.seen[-1].command
+    assert isinstance(sent, ValidateModel) and sent.estimate_performance
+    assert sent.validation_level is ValidationLevel.COMPREHENSIVE
+    assert done.returncode == 0 and "vrambroker load tiny-sd15 --precision Int8" in done.stdout
+
+    def spoil(received: Received) -> None:
+        reply = replies.of_action(action_of(received.command))
+        received.send(
+            msgspec.structs.replace(reply, is_valid=False) if isinstance(reply, ValidateModelReply) else reply
+        )
+
+    with Router(spoil) as router:
+        done = vrambroker("-e", router.endpoint, "validate", "--path", "/models/x.safetensors")
+    assert done.returncode == 1 and "not valid" in done.stdout and done.stderr == ""
 
 
 def test_no_options_send_no_configuration(broker: Router, vrambroker: Run) -> None:

@@ -15,10 +15,20 @@ from protocol.enums import (
     ModelType,
     PressureLevel,
     ReplyState,
+    Severity,
     Tier,
 )
 from protocol.errors import ErrorCode, ErrorInfo, Recovery
-from protocol.records import ModelCompatibilityInfo, ModelComponent, ModelInfo, ModelMemoryUsage, ModelSearchResult
+from protocol.records import (
+    ModelCompatibilityInfo,
+    ModelComponent,
+    ModelInfo,
+    ModelMemoryUsage,
+    ModelPerformanceEstimation,
+    ModelSearchResult,
+    ModelValidationResults,
+    ValidationResult,
+)
 from protocol.replies import (
     CancelReply,
     DeviceInfo,
@@ -48,6 +58,8 @@ from protocol.replies import (
     UnloadModelReply,
     UnregisterModelReply,
     UpdateMetadataReply,
+    ValidateModelReply,
+    ValidationIssue,
 )
 from protocol.telemetry import MemoryPressure
 
@@ -239,6 +251,32 @@ def of_action(action: str) -> Reply:
             **common, model_id="tiny-sd15", file_path="/models/tiny-sd15", left_out=True
         ),
         "scan_models": ScanModelsReply(**common, added=["a"], updated=[], missing=["[b]"], rejected=[]),
+        "validate_model": ValidateModelReply(
+            **on_device,
+            is_valid=True,
+            validation_details={
+                "file": {"exists": True, "size_bytes": GIB, "family": "Stable [Diffusion]", "dtype": "F16"},
+                "hashes": {"unet/model.safetensors": {"auto_v2": "0123456789"}},
+            },
+            issues=[
+                ValidationIssue(
+                    severity=severity, code=ErrorCode.INSUFFICIENT_MEMORY, message="its [peak] does not fit"
+                )
+                for severity in Severity
+            ],
+            is_compatible=False,
+            validation_results=ModelValidationResults(
+                feature_validations={"enable_onnx": ValidationResult(message="not [here]")},
+            ),
+            compatibility_score=0.5,
+            performance_estimation=ModelPerformanceEstimation(
+                estimated_inference_time=1200.0,
+                estimated_memory_usage=GIB,
+                confidence_score=0.2,
+                performance_category="fast",
+            ),
+            recommendations=["vrambroker load tiny-sd15 --precision Int8"],
+        ),
         "load_model": LoadModelReply(
             **on_device,
             memory_usage=GIB,

@@ -68,6 +68,8 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, gpu **found) {
 int nvmlDeviceGetUUID(gpu *one, char *text, unsigned size) { snprintf(text, size, "%s", one->uuid); return SUCCESS; }
 int nvmlDeviceGetName(gpu *one, char *text, unsigned size) { snprintf(text, size, "%s", one->name); return SUCCESS; }
 
+int nvmlSystemGetDriverVersion(char *text, unsigned size) { snprintf(text, size, "580.00.01"); return SUCCESS; }
+
 int nvmlDeviceGetMigMode(gpu *one, unsigned *current, unsigned *pending) {
     *current = *pending = one->instances > 0;
     return SUCCESS;

@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from protocol import commands as c
-from protocol.enums import Delivery, Lane, LoadPriority, LoadSource, ModelPrecision, Tier
+from protocol.enums import (
+    Delivery,
+    Lane,
+    LoadPriority,
+    LoadSource,
+    ModelOptimizationTarget,
+    ModelPrecision,
+    Tier,
+    ValidationLevel,
+)
 from protocol.errors import ErrorCode
 from protocol.link import ModelChanged, Prefetch, Report
 from protocol.records import ModelLoadConfiguration, ModelMemoryOptimization, ModelPerformanceOptimization
@@ -21,6 +30,7 @@ from protocol.replies import (
     LoadModelReply,
     PinModelReply,
     UnloadModelReply,
+    ValidateModelReply,
 )
 from tests.worker.bench import Bench, model_ref, worker_spec
 from tests.worker.conftest import Clock, write_profile
@@ -28,6 +38,7 @@ from worker import host
 from worker.host import HostReader
 from worker.job import Job, Progress
 from worker.outputs import OutputFolder
+from worker.validation.outlook import STEPS
 
 ONE, TWO, FIVE, SLOW = "one.vmodel.json", "two.vmodel.json", "five.vmodel.json", "slow.vmodel.json"
 
@@ -288,8 +299,40 @@ def test_components_are_listed_with_their_bytes(virtual: Bench) -> None:
 
 
 def test_other_commands_are_refused_with_the_reason(virtual: Bench) -> None:
-    error = virtual.error(c.ValidateModel(model_id=ONE), ONE)
+    error = virtual.error(c.OptimizeModel(model_id=ONE, target=ModelOptimizationTarget.Speed), ONE)
     assert error.code is ErrorCode.NOT_SUPPORTED
+
+
+def test_a_profile_is_validated_by_what_it_says(virtual: Bench) -> None:
+    command = c.ValidateModel(model_id=TWO, estimate_performance=True, validation_level=ValidationLevel.COMPREHENSIVE)
+    reply = virtual.reply(ValidateModelReply, command, TWO)
+    assert reply.is_valid and reply.is_compatible and reply.validation_results.driver_validation.passed
+    memory = reply.validation_results.memory_validation.details
+    assert (memory["weights_bytes"], memory["peak_bytes"], memory["peak_basis"]) == (2000, 3000, "profile")
+    expected = reply.performance_estimation
+    assert expected is not None and (expected.confidence_score, expected.estimated_memory_usage) == (1.0, 3000)
+    assert expected.estimated_inference_time == STEPS * 2, "as many steps of 2 ms"
+    assert expected.estimated_throughput == 1000 / expected.estimated_inference_time
+
+
+def test_a_profile_whose_peak_does_not_fit_is_scored_by_the_share_that_does(virtual: Bench) -> None:
+    memory = virtual.reply(
+        ValidateModelReply, c.ValidateModel(model_id=FIVE), FIVE
+    ).validation_results.memory_validation
+    assert (memory.passed, memory.score) == (True, 1.0), "a peak of 6000 bytes on a device of 6000"
+    tight = Bench(virtual.root, worker_spec(virtual.root, "virtual:0", budget_bytes=5500))
+    reply = tight.reply(ValidateModelReply, c.ValidateModel(model_id=FIVE), FIVE)
+    assert reply.is_compatible and reply.validation_results.memory_validation.score == 5500 / 6000
+    assert reply.issues[0].code is ErrorCode.INSUFFICIENT_MEMORY
+
+
+def test_a_real_model_is_valid_on_a_virtual_device_and_does_not_suit_it(profiles: Path) -> None:
+    empty = (b'{"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', b"\0\0\x80?")
+    (profiles / "real.safetensors").write_bytes(len(empty[0]).to_bytes(8, "little") + empty[0] + empty[1])
+    bench = Bench(profiles, worker_spec(profiles, "virtual:0"))
+    reply = bench.reply(ValidateModelReply, c.ValidateModel(model_id="r"), "real.safetensors")
+    assert reply.is_valid and not reply.is_compatible
+    assert "cuda and cpu devices alone" in reply.validation_results.platform_validation.message
 
 
 def test_an_unforeseen_failure_is_an_incident(virtual: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

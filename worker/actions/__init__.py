@@ -14,6 +14,7 @@ from worker.actions.list_components import list_components
 from worker.actions.load_model import load_model
 from worker.actions.pin_model import pin_model, unpin_model
 from worker.actions.unload_model import unload_model
+from worker.actions.validate_model import validate_model
 from worker.engine import Engine
 from worker.job import Job
 
@@ -22,7 +23,9 @@ Act = Callable[[Engine, Job, Any], ModelReply]
 
 def refuse(_: Engine, job: Job, __: c.Command) -> NoReturn:
     """The answer to a command of a worker's lanes that this worker does not carry out."""
-    raise unsupported(job.assign.action, "this worker loads, unloads, pins, changes components and generates")
+    raise unsupported(
+        job.assign.action, "this worker loads, unloads, pins, changes components, validates and generates"
+    )
 
 
 ACTIONS: dict[type[c.Command], Act] = {
@@ -32,7 +35,7 @@ ACTIONS: dict[type[c.Command], Act] = {
     c.PinModel: pin_model,
     c.UnpinModel: unpin_model,
     c.ListComponents: list_components,
-    c.ValidateModel: refuse,
+    c.ValidateModel: validate_model,
     c.OptimizeModel: refuse,
     c.BenchmarkModel: refuse,
     c.LoadComponent: load_component,

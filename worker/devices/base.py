@@ -10,15 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, ClassVar
 
-from msgspec import UNSET, UnsetType
-
 from modelfiles.contents import Content
 from modelfiles.model import ModelFile
 from protocol.checks import unsupported
 from protocol.enums import ComponentType, LoadSource, ModelPrecision
 from protocol.records import Record
-from protocol.telemetry import DeviceIdentity, GpuReading
+from protocol.telemetry import DeviceIdentity
 from ramtier.tier import RamTier
+from worker.devices.readings import Gauge, Sensors
 from worker.job import Job
 from worker.pace import Pace
 from worker.prefetch import Watch
@@ -28,40 +27,6 @@ UNAVAILABLE = {
     "enable_onnx": "ONNX Runtime is not part of this worker: it would need the model exported to ONNX",
 }
 """Flags that no device here can have, and what would be needed."""
-
-
-class Gauge(Record, frozen=True, kw_only=True):
-    """One reading of a device's memory, in bytes; `free` is what a placement can have. `missing` tells why one is None.
-
-    `kept` are those of `reserved` that wait for the next load, and go back by themselves.
-    """
-
-    total: int
-    used: int
-    free: int
-    reserved: int | None = None
-    kept: int = 0
-    allocated: int | None = None
-    peak: int | None = None
-    torch: dict[str, int] | None = None
-    missing: dict[str, str] = {}
-
-
-class Sensors(Record, frozen=True, kw_only=True):
-    """What a device tells beside its memory: `utilization` 0-1 over the driver's last sample period, degrees Celsius,
-    watts, joules since the driver was loaded. `missing` tells why one is None.
-    """
-
-    utilization: float | None = None
-    temperature_c: float | None = None
-    power_w: float | None = None
-    energy_j: float | None = None
-    gpu: GpuReading | UnsetType = UNSET
-    missing: dict[str, str] = {}
-
-
-SENSORS = ("utilization", "temperature_c", "power_w", "energy_j")
-"""Readings that each sample has, or names as missing."""
 
 
 class PartBytes(Record, frozen=True, kw_only=True):
@@ -328,6 +293,9 @@ class Device(ABC):
     computes_well: tuple[ModelPrecision, ...] = (ModelPrecision.Float32,)
     """The precisions that `Auto` may choose; set by `start`."""
 
+    counts_work: ClassVar[bool] = True
+    """Whether a run's working memory is of the device's own."""
+
     @abstractmethod
     def identity(self) -> DeviceIdentity:
         """What the device is. Never changes, needs no libraries."""
@@ -358,6 +326,29 @@ class Device(ABC):
 
         The bytes brought. In a thread of its own, while no other builds. Raises Fault, Full, Stopped.
         """
+
+    @abstractmethod
+    def examine(self, build: Build, job: Job) -> int:
+        """Build a model's parts without memory, and hold them against the shapes that its files have; how many parts.
+
+        Raises Fault as `build` would.
+        """
+
+    @abstractmethod
+    def computes(self) -> dict[ModelPrecision, str]:
+        """Every type to compute in that was tried here, with the reason where it does not work, else ""."""
+
+    @abstractmethod
+    def operations_per_second(self, precision: ModelPrecision) -> float | None:
+        """Floating-point operations of a large product in a type to compute in; None where nothing is computed."""
+
+    @abstractmethod
+    def capability(self) -> dict[str, str]:
+        """What the device says of its own arithmetic, such as `compute_capability`."""
+
+    @abstractmethod
+    def software(self) -> dict[str, str]:
+        """Versions of libraries, of the runtime and of the `driver`, where there is one."""
 
     def refuses(self, flag: str) -> str:
         """Why no model can have a flag of the configuration here; "" where one can."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from protocol.enums import DeviceKind, ModelPrecision
 from protocol.link import WorkerSpec
 from protocol.telemetry import DeviceIdentity
-from worker.devices.base import Gauge, Sensors
 from worker.devices.ledger import Ledger
+from worker.devices.readings import Gauge, Sensors
 from worker.devices.torch_device import RunMeter, TorchDevice
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ ABSENT = {
 
 class CpuDevice(TorchDevice):
     """A budget that real weights are counted against."""
+
+    counts_work: ClassVar[bool] = False
 
     def __init__(self, spec: WorkerSpec) -> None:
         super().__init__(spec)
@@ -80,6 +82,11 @@ class CpuDevice(TorchDevice):
 
     def sensors(self) -> Sensors:
         return Sensors(missing=ABSENT)
+
+    def capability(self) -> dict[str, str]:
+        import torch  # noqa: PLC0415
+
+        return {"instruction_set": torch.backends.cpu.get_cpu_capability()}
 
     def place(self, components: Sequence[Component]) -> None:
         # The loader's copies are private already: they become the device's by being counted.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from protocol.enums import DeviceKind, ModelPrecision
 from protocol.link import WorkerSpec
 from protocol.telemetry import DeviceIdentity
-from worker.devices.base import Gauge, Sensors
+from worker.devices.readings import Gauge, Sensors
 from worker.devices.torch_device import RunMeter, TorchDevice
 from worker.nvml import LOST, Gpu
 
@@ -110,6 +110,17 @@ class CudaDevice(TorchDevice):
 
     def glance(self) -> None:
         self._note()
+
+    def capability(self) -> dict[str, str]:
+        import torch  # noqa: PLC0415
+
+        major, minor = torch.cuda.get_device_capability(0)
+        return {"compute_capability": f"{major}.{minor}"}
+
+    def software(self) -> dict[str, str]:
+        import torch  # noqa: PLC0415
+
+        return {**super().software(), "cuda": str(torch.version.cuda), "driver": self._gpu.driver}
 
     def poisoned_by(self, error: BaseException) -> str:
         return poisoned_by(error)

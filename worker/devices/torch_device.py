@@ -17,6 +17,7 @@ from modelfiles.paths import Roots
 from protocol.enums import ModelPrecision
 from protocol.errors import ErrorCode, Fault
 from protocol.link import WorkerSpec
+from protocol.version import VERSION
 from settings import host
 from worker.devices.base import Build, BuiltModel, Device, Made
 from worker.job import Job
@@ -70,6 +71,8 @@ class TorchDevice(Device):
         self._roots = Roots(spec.model_roots)
         self._runtime = Path(spec.runtime)
         self._device_id = spec.device_id
+        self._tried: dict[ModelPrecision, str] = {}
+        self._rates: dict[ModelPrecision, float] = {}
 
     def start(self) -> None:
         import torch  # noqa: PLC0415 - the environment has to be pinned first
@@ -133,6 +136,46 @@ class TorchDevice(Device):
             larder = Larder(self.components, self.ram, reader, watch, staging.verify)
             read_parts(build, checked, staging, larder)
         return larder.bytes
+
+    def examine(self, build: Build, job: Job) -> int:
+        from worker.configurations import configuration_of  # noqa: PLC0415
+        from worker.examining import examine  # noqa: PLC0415
+
+        checked = configuration_of(build, self._roots)
+        watched = [*build.file.fingerprints, *(checked.watched if checked else ())]
+        with Staging(self._runtime, self._device_id, watched) as staging:
+            return examine(build, checked, staging, job.check)
+
+    def computes(self) -> dict[ModelPrecision, str]:
+        from worker import trials  # noqa: PLC0415
+        from worker.parts import DTYPES  # noqa: PLC0415
+
+        if not self._tried:
+            found = trials.failures(self.torch_device, DTYPES.values())
+            self._tried = {name: found[dtype] for name, dtype in DTYPES.items()}
+        return self._tried
+
+    def operations_per_second(self, precision: ModelPrecision) -> float | None:
+        from worker import trials  # noqa: PLC0415
+        from worker.parts import DTYPES  # noqa: PLC0415
+
+        if precision not in self._rates:
+            self._rates[precision] = trials.operations_per_second(
+                self.torch_device, DTYPES[precision], self.synchronize
+            )
+        return self._rates[precision]
+
+    def software(self) -> dict[str, str]:
+        import diffusers  # noqa: PLC0415
+        import torch  # noqa: PLC0415
+        import transformers  # noqa: PLC0415
+
+        return {
+            "vrambroker": VERSION,
+            "torch": str(torch.__version__),
+            "diffusers": diffusers.__version__,
+            "transformers": transformers.__version__,
+        }
 
     def refuses(self, flag: str) -> str:
         return super().refuses(flag) or NOT_YET.get(flag, "")

@@ -20,21 +20,20 @@ from protocol.enums import DeviceKind, LoadSource, ModelPrecision
 from protocol.errors import ErrorCode, Fault
 from protocol.link import PROFILE_RAM_SHARE, WorkerSpec
 from protocol.telemetry import DeviceIdentity
+from protocol.version import VERSION
 from ramtier.blocks import Block
 from worker.devices.base import (
-    SENSORS,
     Build,
     BuiltModel,
     Device,
     Drawing,
     DrawOrder,
-    Gauge,
     LostError,
     PartBytes,
     Raster,
-    Sensors,
 )
 from worker.devices.ledger import Ledger
+from worker.devices.readings import SENSORS, Gauge, Sensors
 from worker.job import Job
 from worker.prefetch import LOOK_SECONDS, Full, Watch
 
@@ -128,6 +127,21 @@ class VirtualDevice(Device):
             self.ram.publish(key, Block.make("virtual", sizes[key]), spare=True)
         self.ram.let_go([key for key in sizes if key not in wanted])
         return sum(sizes[key] for key in wanted)
+
+    def examine(self, build: Build, job: Job) -> int:
+        return len(build.file.parts)
+
+    def computes(self) -> dict[ModelPrecision, str]:
+        return {}
+
+    def operations_per_second(self, precision: ModelPrecision) -> float | None:
+        return None
+
+    def capability(self) -> dict[str, str]:
+        return {}
+
+    def software(self) -> dict[str, str]:
+        return {"vrambroker": VERSION}
 
     def refuses(self, flag: str) -> str:
         return super().refuses(flag) or "a virtual device has bytes and times, and computes nothing"
