@@ -45,7 +45,7 @@ def totals_of(fact: UsageFact) -> Totals | None:
         uses=1,
         loads=int(load_ms is not None),
         load_ms=load_ms or 0.0,
-        runs=int(run_ms is not None),
+        runs=facts.runs if facts is not None and run_ms is not None else 0,
         run_ms=run_ms or 0.0,
         images=facts.images if facts else 0,
         peak_bytes=(facts.peak_bytes or 0) if facts else 0,

@@ -349,6 +349,7 @@ for command in (
     decisions.plan,
     decisions.explain,
     measuring.validate,
+    measuring.benchmark,
     admin.drain,
     admin.resume,
     admin.restart,

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from cli.options import Device, Json, Timeout
-from protocol.enums import ValidationLevel
+from cli.options import Device, Json, ModelId, Timeout, parsed
+from protocol.enums import BenchmarkType, ValidationLevel
 
 
 def validate(
@@ -49,3 +49,60 @@ def validate(
         this.answer(answer, validation_view(answer.reply))
     if not answer.reply.is_valid:
         raise typer.Exit(FAILED)
+
+
+def benchmark(
+    context: typer.Context,
+    model_id: ModelId,
+    kind: Annotated[
+        BenchmarkType, typer.Option("--type", "-t", case_sensitive=False, help="What to measure.")
+    ] = BenchmarkType.PERFORMANCE,
+    sides: Annotated[str, typer.Option("--size", metavar="WIDTHxHEIGHT")] = "512x512",
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images of one run.")] = 1,
+    steps: Annotated[int, typer.Option("--steps", min=1)] = 20,
+    runs: Annotated[int, typer.Option("--runs", "-n", min=1, help="Timed runs.")] = 10,
+    warmup: Annotated[int, typer.Option("--warmup", min=0, help="Runs before them that count for nothing.")] = 3,
+    batches: Annotated[bool, typer.Option("--batches", help="Also batches of 1, 2, 4 and so on.")] = False,
+    sizes: Annotated[bool, typer.Option("--sizes", help="Also half, once and one and a half times the size.")] = False,
+    seconds: Annotated[float | None, typer.Option("--seconds", min=0.001, help="How long a stress lasts.")] = None,
+    prompt: Annotated[str, typer.Option("--prompt", help="What to draw.")] = "",
+    no_save: Annotated[bool, typer.Option("--no-save", help="Keep none of it for the model's figures.")] = False,
+    device: Device = "",
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Time a model on a device, and show what a picture takes."""
+    from cli.screens.benchmark import benchmark_view
+    from cli.session import session
+    from cli.units import sides_of
+    from cli.working import run
+    from client.answers import as_kind
+    from protocol.commands import BenchmarkModel
+    from protocol.records import ModelBenchmarkConfiguration
+    from protocol.replies import BenchmarkModelReply
+
+    width, height = parsed(sides_of, sides, "--size")
+    parameters: dict[str, object] = {"prompt": prompt} if prompt else {}
+    if seconds is not None:
+        parameters["duration_seconds"] = seconds
+    command = BenchmarkModel(
+        model_id=model_id,
+        configuration=ModelBenchmarkConfiguration(
+            input_width=width,
+            input_height=height,
+            batch_size=batch,
+            inference_steps=steps,
+            test_batch_sizes=batches,
+            test_resolutions=sizes,
+            parameters=parameters,
+        ),
+        benchmark_type=kind,
+        warmup_runs=warmup,
+        benchmark_runs=runs,
+        save_results=not no_save,
+        device_id=device,
+        timeout_seconds=timeout,
+    )
+    with session(context.obj, as_json) as this:
+        answer = as_kind(run(this, command, f"benchmark {model_id}"), BenchmarkModelReply)
+        this.answer(answer, benchmark_view(answer.reply))

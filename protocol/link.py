@@ -146,11 +146,13 @@ class RunFacts(Record, frozen=True, kw_only=True):
     """What a finished device command measured, for usage statistics and estimates: milliseconds, images, bytes.
 
     `source` is where a load started from, None where nothing was loaded; `weights_bytes` are the model's on the device;
-    `steps`, `width` and `height` (pixels) are those of the run, its defaults filled in.
+    `steps`, `width` and `height` (pixels) are those of the run, its defaults filled in. Of several `runs` of one shape
+    `run_ms` and `images` are the sums.
     """
 
     load_ms: float | None = None
     run_ms: float | None = None
+    runs: int = 1
     images: int = 0
     peak_bytes: int | None = None
     source: LoadSource | None = None

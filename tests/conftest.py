@@ -27,6 +27,7 @@ _SLOW = (
     "integration",
     "simulation",
     "worker/test_arena.py",
+    "worker/test_benchmark.py",
     "worker/test_components.py",
     "worker/test_control.py",
     "worker/test_copier.py",

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from protocol.errors import ErrorCode, Fault
 from protocol.link import Assign, RunFacts
@@ -61,6 +62,7 @@ class Job:
         self._cancel_reason = ""
         self._last_sent = float("-inf")
         self._last_step = 0
+        self._is_quiet = False
         self.advances = 0
 
     @property
@@ -83,6 +85,20 @@ class Job:
             text = f"{action} passed its deadline: {allowed_ms:.0f} ms were left when the device took it"
             raise Fault(ErrorCode.TIMEOUT, text, details={"deadline_ms": allowed_ms})
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the deadline; None without one."""
+        return None if self._deadline is None else self._deadline - self._clock()
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Steps of a run that is itself a step of something larger are told to nobody."""
+        before, self._is_quiet = self._is_quiet, True
+        try:
+            yield
+        finally:
+            self._is_quiet = before
+
     def wait(self, seconds: float) -> None:
         """Pass time as simulated work, ended early by a cancel or the deadline. Raises as `check`."""
         end = self._clock() + seconds
@@ -97,7 +113,7 @@ class Job:
     def step(self, done: int, total: int, eta_ms: float | None) -> None:
         """Tell of a finished step: each but once, at most one in 50 ms."""
         now = self._clock()
-        if done <= self._last_step or now - self._last_sent < PROGRESS_INTERVAL_SECONDS:
+        if self._is_quiet or done <= self._last_step or now - self._last_sent < PROGRESS_INTERVAL_SECONDS:
             return
         self._last_step, self._last_sent = done, now
         self._tell(Progress(step=done, steps=total, eta_ms=eta_ms))

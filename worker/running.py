@@ -243,7 +243,7 @@ class TorchModel(BuiltModel):
             streamed = self._streamed(streaming, absent=True) if streaming is not Streaming.NONE else []
             run = Run(self._device, self._pipelines, order, job, streams=bool(streamed), control=self._control)
             shape = Shape.of(order)
-            known = self._work.measured(shape) if not order.rung else None
+            known = self._work.measured(shape) if not (order.rung or order.watched) else None
             coming = max((part.most_bytes for part in streamed), default=0)
             there = self.bytes if streaming is Streaming.NONE else 0
             peak = None if known is None else there + coming + known

@@ -9,7 +9,6 @@ from protocol.errors import Fault
 
 _REASONS: dict[type[c.Command], str] = {
     c.OptimizeModel: "this version has no optimiser",
-    c.BenchmarkModel: "this version has no benchmark runner; generate reports its timing",
 }
 
 

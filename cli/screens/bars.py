@@ -50,3 +50,16 @@ def cells(busy: int, idle: int, total: int, width: int) -> tuple[int, int, int]:
     first = min(max(round(width * busy / total), 1 if busy > 0 else 0), width)
     second = min(max(round(width * idle / total), 1 if idle > 0 else 0), width - first)
     return first, second, width - first - second
+
+
+class Bar:
+    """A length in proportion to a value, `most` being the whole."""
+
+    def __init__(self, value: float, most: float, width: int = 20) -> None:
+        self.filled = cells(round(value * 1000), 0, round(most * 1000), width)[0]
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(1, min(self.filled, options.max_width) or 1)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(("#" if options.ascii_only else "█") * self.filled, style="green", no_wrap=True, end="")

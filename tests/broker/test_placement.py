@@ -144,6 +144,23 @@ def test_measured_times_are_used_and_kept_across_restarts() -> None:
     assert again.core.context.estimates.of(model("m"), "cpu").load_ms(Tier.DISK) == 9000
 
 
+def test_a_benchmark_teaches_what_a_picture_takes_and_what_a_benchmark_does() -> None:
+    room = Room()
+    (sent,) = assigned(room.send("benchmark_model", model_id="m", device_id="cpu:0"))
+    header = sent.header
+    assert isinstance(header, Assign)
+    facts = RunFacts(run_ms=900.0, runs=3, images=6, peak_bytes=5000, weights_bytes=2000, steps=4, width=64, height=64)
+    room.wait(7)
+    update = JobUpdate(
+        request_id=header.request_id, attempt=header.attempt, state=ReplyState.COMPLETED, success=True, facts=facts
+    )
+    room.handle(WorkerMessage(sent.worker, update, (b"{}",)))
+    figures = room.core.context.estimates.of(model("m"), "cpu")
+    picture = placement.Shape("generate", 64, 64, 4, 2)
+    assert (figures.run_ms(picture), figures.peak_bytes(picture)) == (300.0, 5000)
+    assert figures.run_ms(placement.Shape("benchmark_model")) == pytest.approx(7000)
+
+
 def test_what_was_learned_last_is_kept_at_the_exit() -> None:
     room = Room(("cpu:0",))
     room.core.context.estimates.learn(model("m"), "cpu", placement.Shape("load_model"), RunFacts(weights_bytes=5), 0)

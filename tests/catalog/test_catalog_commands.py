@@ -187,6 +187,13 @@ def test_performance_and_usage_are_sums_of_real_runs(shelf: Shelf) -> None:
     assert usage.device_usage_distribution == {DeviceType.CPU: 2, DeviceType.GPU: 1}
 
 
+def test_the_runs_of_a_benchmark_count_one_by_one(shelf: Shelf) -> None:
+    shelf.use("sd", run_ms=900.0, runs=3, images=6, peak_bytes=5000)
+    performance = shelf.info("sd", include_performance=True).model.performance
+    assert (performance.total_inferences, performance.average_inference_time) == (3, 300.0)
+    assert performance.inference_throughput == pytest.approx(6 / 0.9)
+
+
 def test_virtual_models_run_on_gpus_alone_and_files_on_both(shelf: Shelf) -> None:
     assert shelf.info("v").compatibility.compatible_devices == [DeviceType.GPU]
     assert shelf.info("sd").compatibility.compatible_devices == [DeviceType.GPU, DeviceType.CPU]

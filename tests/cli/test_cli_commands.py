@@ -17,8 +17,8 @@ from router import Received, Router
 
 from cli.main import serve_arguments
 from protocol.codec import action_of
-from protocol.commands import Generate, LoadModel, UnloadModel, ValidateModel
-from protocol.enums import DeviceState, LoadPriority, ModelPrecision, ValidationLevel
+from protocol.commands import BenchmarkModel, Generate, LoadModel, UnloadModel, ValidateModel
+from protocol.enums import BenchmarkType, DeviceState, LoadPriority, ModelPrecision, ValidationLevel
 from protocol.replies import ValidateModelReply
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -32,6 +32,7 @@ COMMANDS = (
     ("load", "tiny-sd15"),
     ("unload", "tiny-sd15"),
     ("validate", "tiny-sd15"),
+    ("benchmark", "tiny-sd15"),
     ("pin", "tiny-sd15"),
     ("cancel", "r1"),
     ("generate", "tiny-sd15", "a [fox]"),
@@ -96,6 +97,23 @@ def test_options_become_the_command(broker: Router, vrambroker: Run) -> None:
     assert sent.configuration.precision is ModelPrecision.Float16
     assert sent.configuration.memory_optimization.enable_attention_slicing
     assert sent.configuration.parameters == {"tiles": 4}
+
+
+def test_options_of_a_benchmark_become_the_command(broker: Router, vrambroker: Run) -> None:
+    words = (
+        "--type stress --size 64x128 --batch 2 --steps 3 --runs 4 --warmup 0 --batches --sizes --seconds 9 --no-save"
+    )
+    done = vrambroker(
+        "-e", broker.endpoint, "benchmark", "m", *words.split(), "--seconds", "9", "--no-save", "--prompt", "a [fox]"
+    )
+    assert done.returncode == 0, done.stderr
+    sent = broker.seen[-1].command
+    assert isinstance(sent, BenchmarkModel) and sent.benchmark_type is BenchmarkType.STRESS
+    assert (sent.benchmark_runs, sent.warmup_runs, sent.save_results) == (4, 0, False)
+    asked = sent.configuration
+    assert (asked.input_width, asked.input_height, asked.batch_size, asked.inference_steps) == (64, 128, 2, 3)
+    assert asked.test_batch_sizes and asked.test_resolutions
+    assert asked.parameters == {"duration_seconds": 9.0, "prompt": "a [fox]"}
 
 
 def test_a_model_that_is_not_valid_exits_1(broker: Router, vrambroker: Run) -> None:

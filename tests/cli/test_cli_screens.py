@@ -13,7 +13,7 @@ import replies
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from cli.screens import bars, catalogue, decisions, devices, events, residency, validation
+from cli.screens import bars, benchmark, catalogue, decisions, devices, events, residency, validation
 from cli.session import failure_panel
 from cli.terminal import Terminal, readable
 from client.events import Published
@@ -86,6 +86,7 @@ def every_screen(width: int, reply: Callable[[str], Any]) -> tuple[RenderableTyp
         catalogue.update_view(reply("update_metadata")),
         catalogue.search_view(reply("search_models"), width),
         validation.validation_view(reply("validate_model")),
+        benchmark.benchmark_view(reply("benchmark_model")),
         residency.load_view(reply("load_model")),
         residency.unload_view(reply("unload_model")),
         residency.pin_view(reply("pin_model")),

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from protocol import commands as c
 from protocol.checks import unsupported
 from protocol.replies import ModelReply
+from worker.actions.benchmark_model import benchmark_model
 from worker.actions.components import load_component, unload_component
 from worker.actions.generate import generate
 from worker.actions.list_components import list_components
@@ -37,7 +38,7 @@ ACTIONS: dict[type[c.Command], Act] = {
     c.ListComponents: list_components,
     c.ValidateModel: validate_model,
     c.OptimizeModel: refuse,
-    c.BenchmarkModel: refuse,
+    c.BenchmarkModel: benchmark_model,
     c.LoadComponent: load_component,
     c.UnloadComponent: unload_component,
 }

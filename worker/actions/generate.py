@@ -13,7 +13,7 @@ from protocol import commands as c
 from protocol.checks import MAX_SEED
 from protocol.drawing import CONTROL, Given, given
 from protocol.enums import Delivery, Tier
-from protocol.errors import ErrorCode, Fault, Recovery, invalid
+from protocol.errors import Fault, Recovery, invalid
 from protocol.link import RunFacts
 from protocol.replies import GeneratedImage, GenerateReply
 from worker import ladder, pictures
@@ -21,14 +21,13 @@ from worker.actions.components import unknown_lora
 from worker.devices.base import CONTROLNET, Drawing, DrawOrder, Raster
 from worker.engine import Engine, common
 from worker.job import Job
-from worker.loading import Brought, Wish, assigned_model, bring, changed_file
+from worker.loading import Brought, changed_file
 from worker.outputs import OutputFolder
 from worker.resident import Resident
+from worker.using import at_hand, in_use
 
 Loras = tuple[tuple[str, float], ...] | None
 CHOSEN_SEED_BITS = 32
-NO_FAILURE = frozenset({ErrorCode.CANCELLED, ErrorCode.SUPERSEDED, ErrorCode.TIMEOUT, ErrorCode.INVALID_ARGUMENT})
-"""Faults that say nothing of the model's health."""
 
 
 def generate(engine: Engine, job: Job, command: c.Generate) -> GenerateReply:
@@ -39,18 +38,10 @@ def generate(engine: Engine, job: Job, command: c.Generate) -> GenerateReply:
     resident, brought = _resident(engine, job, command)
     loras = _loras(resident, command)
     _check_control(resident, placed)
-    engine.cache.begin(resident)
     began = time.perf_counter()
-    try:
+    with in_use(engine, resident):
         order = _order(engine, job, resident, command, seed=seed, placed=placed, loras=loras)
         drawing = ladder.draw(engine, job, resident, order, allow_degraded=command.allow_degraded)
-    except Exception as error:
-        if not isinstance(error, Fault) or error.code not in NO_FAILURE:
-            resident.note_run(succeeded=False)
-        ladder.mend(engine, resident)
-        raise
-    finally:
-        engine.cache.end(resident)
     run_ms = (time.perf_counter() - began) * 1000
     resident.note_run(succeeded=True)
     resident.note_drawing(run_ms, len(drawing.images), drawing.peak_bytes)
@@ -80,11 +71,7 @@ def _resident(engine: Engine, job: Job, command: c.Generate) -> tuple[Resident, 
         expected = f"true: {command.model_id} is not on {engine.spec.device_id}"
         info = invalid("load_if_needed", False, expected).info
         raise Fault(info.code, info.message, details=info.details, recovery=[recovery])
-    wish = Wish(
-        priority=resident.priority if resident is not None and on_device else command.priority,
-        host_holds_file=resident is not None and not resident.keeps_ram_copy,
-    )
-    brought = bring(engine, job, assigned_model(job, command.model_id), wish)
+    brought = at_hand(engine, job, command.model_id, command.priority)
     return brought.resident, brought
 
 

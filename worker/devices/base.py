@@ -90,7 +90,8 @@ class DrawOrder(Record, frozen=True, kw_only=True):
     errors call the two.
     `loras` are the adapters, (name, scale), that act instead of those that act by themselves.
     `rung` is what it is drawn with to take less memory.
-    `limit_bytes` bounds the model and its work together, 0 for no bound.
+    `limit_bytes` bounds the model and its work together, 0 for no bound. `watched`: its peak is measured anew, although
+    that of a run of its shape is known.
     """
 
     prompt: str
@@ -110,6 +111,7 @@ class DrawOrder(Record, frozen=True, kw_only=True):
     fields: tuple[str, str] = ("attachments[0]", "attachments[1]")
     strength: float | None = None
     limit_bytes: int = 0
+    watched: bool = False
     max_side: int = 8192
 
 
@@ -307,6 +309,10 @@ class Device(ABC):
     @abstractmethod
     def gauge(self) -> Gauge:
         """The memory now. Never blocks on running work."""
+
+    def in_use_bytes(self) -> int:
+        """What weights and work take now, as closely as any thread can know."""
+        return self.gauge().used
 
     @abstractmethod
     def sensors(self) -> Sensors:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from worker.components import Component
+    from worker.livetensors import LiveTensors
     from worker.pipelines import Pipelines
     from worker.streaming import Piece
 
@@ -41,6 +42,7 @@ class CpuDevice(TorchDevice):
     def __init__(self, spec: WorkerSpec) -> None:
         super().__init__(spec)
         self.ledger = Ledger(spec.budget_bytes, MemoryError)
+        self._live: LiveTensors | None = None
         self._identity = DeviceIdentity(
             device_id=spec.device_id,
             uuid=f"CPU-{spec.device_id.replace(':', '-')}",
@@ -80,6 +82,10 @@ class CpuDevice(TorchDevice):
     def glance(self) -> None:
         pass
 
+    def in_use_bytes(self) -> int:
+        live = self._live
+        return self.ledger.used_bytes + (live.live_bytes if live is not None else 0)
+
     def sensors(self) -> Sensors:
         return Sensors(missing=ABSENT)
 
@@ -114,6 +120,7 @@ class CpuDevice(TorchDevice):
             return
         allowed = limit_bytes - model_bytes if limit_bytes else None
         with LiveTensors(pipelines.modules(), allowed) as live:
+            self._live = live
             try:
                 yield meter
             except Exception:
@@ -121,6 +128,8 @@ class CpuDevice(TorchDevice):
                 if live.refusal is not None:
                     raise live.refusal.with_traceback(None) from None
                 raise
+            finally:
+                self._live = None
         meter.peak_bytes = model_bytes + live.peak_bytes
 
     def synchronize(self) -> None:
