@@ -106,6 +106,11 @@ class ModelFile(Record, frozen=True, kw_only=True):
         """What the weights take as they lie on disk: the files, without the tensors that nothing uses."""
         return self.size_bytes - self.unused_bytes
 
+    @property
+    def weight_files(self) -> list[Path]:
+        """The files that its weights lie in, sorted; none of a profile."""
+        return [Path(name) for name in sorted({name for part in self.parts for name in part.files})]
+
 
 def inspect(path: str | Path, roots: Roots, field: str = "model_path") -> ModelFile:
     """What lies at `path`, checked for safety and wholeness.

@@ -17,8 +17,14 @@ from protocol.errors import ErrorCode, Fault, invalid, missing
 from protocol.records import ModelLoadConfiguration
 from protocol.replies import Limits
 
-MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+LONGEST_ID = 128
+MODEL_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_ID - 1}}}")
 """What a model id looks like."""
+
+ID_FORM = f"letters, digits, '.', '_' and '-', 1 to {LONGEST_ID} of them, the first a letter or digit"
+
+OPTIMIZED_FOLDER = "optimized"
+"""Beneath the first model root: where optimised models are saved, each in a folder of its name."""
 
 MOST_PARAMETERS = 256
 MOST_METADATA = 1000
@@ -110,8 +116,7 @@ def _model(command: c.ModelCommand, _: Limits) -> None:
 
 def _model_id_form(model_id: str) -> None:
     if not MODEL_ID.fullmatch(model_id):
-        expected = "letters, digits, '.', '_' and '-', 1 to 128 of them, the first a letter or digit"
-        raise invalid("model_id", model_id, expected)
+        raise invalid("model_id", model_id, ID_FORM)
 
 
 def _load(command: c.LoadFields, _: Limits) -> None:
@@ -206,9 +211,23 @@ def optimization_target(command: c.OptimizeModel) -> ModelOptimizationTarget:
     return cast(ModelOptimizationTarget, word or command.target)
 
 
+def optimized_name(command: c.OptimizeModel) -> str:
+    """What the optimised model is called: as the command says, else `<id>-<target>-<level>` in lower case.
+
+    Raises Fault INVALID_ARGUMENT for what is no id.
+    """
+    if command.optimized_model_name:
+        if not MODEL_ID.fullmatch(command.optimized_model_name):
+            raise invalid("optimized_model_name", command.optimized_model_name, ID_FORM)
+        return command.optimized_model_name
+    ending = f"-{optimization_target(command).value}-{command.level.value}".lower()
+    return command.model_id[: LONGEST_ID - len(ending)].lower() + ending
+
+
 def _optimize(command: c.OptimizeModel, limits: Limits) -> None:
     _model(command, limits)
     optimization_target(command)
+    _few_keys("parameters", command.parameters, MOST_PARAMETERS)
 
 
 def _validate(command: c.ValidateModel, _: Limits) -> None:

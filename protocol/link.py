@@ -142,6 +142,13 @@ class ModelChanged(Message, frozen=True, kw_only=True, tag="model"):
     eta_ms: float | None = None
 
 
+class SavedModel(Record, frozen=True, kw_only=True):
+    """A model that a worker wrote beneath a root: the catalogue is told of it before the reply goes out."""
+
+    model_id: str
+    path: str
+
+
 class RunFacts(Record, frozen=True, kw_only=True):
     """What a finished device command measured, for usage statistics and estimates: milliseconds, images, bytes.
 
@@ -160,6 +167,7 @@ class RunFacts(Record, frozen=True, kw_only=True):
     steps: int = 0
     width: int = 0
     height: int = 0
+    saved: SavedModel | None = None
 
 
 class Farewell(Message, frozen=True, kw_only=True, tag="farewell"):

@@ -37,6 +37,7 @@ _SLOW = (
     "worker/test_lora.py",
     "worker/test_misfits.py",
     "worker/test_modes.py",
+    "worker/test_optimize.py",
     "worker/test_options.py",
     "worker/test_nvml.py",
     "worker/test_originals.py",

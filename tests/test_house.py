@@ -51,6 +51,7 @@ TORCH_FILES = {
     "worker/replacing.py",
     "worker/run.py",
     "worker/running.py",
+    "worker/saving.py",
     "worker/scales.py",
     "worker/schedules.py",
     "worker/singles.py",

@@ -160,6 +160,13 @@ class Keeper:
         self._changed(resident, Tier.DISK, Tier.RAM, reason)
         return freed
 
+    def give_back(self, resident: Resident) -> int:
+        """A model that is on the device is without its copy in the RAM tier from here on. The bytes that left it."""
+        self.copier.stop(resident)
+        needed = {key for other in self._cache.held(Tier.RAM) for key in other.built.keys}
+        resident.copied = resident.keeps_ram_copy = False
+        return self._device.ram.let_go([key for key in resident.built.keys if key not in needed])
+
     def thin_out(self, reason: str) -> bool:
         """Out of the RAM tier: the model there that was used longest ago, and is neither moved nor in use."""
         oldest = self._cache.claim_oldest(Tier.RAM)

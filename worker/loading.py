@@ -140,7 +140,7 @@ def _account(engine: Engine, resident: Resident, wish: Wish) -> None:
         return
     asked = wish.configuration or resident.configuration
     resolved = resolve(asked, resident.file, engine.device, resident.model_id, resident.resolved.config_path)
-    resident.resolved, resident.configuration = resolved, asked
+    resident.resolved, resident.configuration, resident.original = resolved, asked, None
     resident.rungs.clear()
     total = engine.keeper.room().total
     resident.options = outcomes(asked, resolved, resident.file, resident.built, total)
@@ -155,7 +155,8 @@ def _serves(engine: Engine, resident: Resident, ref: ModelRef, wish: Wish) -> bo
     if wish.force or resident.file.path != str(named(Path(ref.path), Path(ref.path).resolve())):
         return False
     if wish.configuration is None:
-        return not wish.config_path or wish.config_path == resident.resolved.config_path
+        is_same = not wish.config_path or wish.config_path == resident.resolved.config_path
+        return is_same and not resident.is_to_be_restored
     wanted = resolve(wish.configuration, resident.file, engine.device, ref.model_id, wish.config_path)
     return wanted.builds_as(resident.resolved)
 
@@ -176,7 +177,7 @@ def _from_ram(engine: Engine, job: Job, ref: ModelRef, wish: Wish, resident: Res
 def _from_files(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: Resident | None) -> Brought:
     configuration, config_path = wish.configuration, wish.config_path
     if configuration is None and replaced is not None:
-        configuration, config_path = replaced.configuration, config_path or replaced.resolved.config_path
+        configuration, config_path = replaced.lasting, config_path or replaced.resolved.config_path
     configuration = configuration or ModelLoadConfiguration()
     lost = replaced.built.replaced if replaced is not None else []
     if lost:
@@ -189,7 +190,7 @@ def _from_files(engine: Engine, job: Job, ref: ModelRef, wish: Wish, replaced: R
     at_once = _at_once(wish, replaced) if lazy else ""
     if not lazy or at_once or needed > engine.keeper.room().total:
         _admit(engine, ref.model_id, file, resolved, needed=needed, replaced=replaced)
-    cached = None if file.profile is not None else pagecache.ratio(_weight_files(file))
+    cached = None if file.profile is not None else pagecache.ratio(file.weight_files)
     held = wish.host_holds_file
     pace = pace_of(wish.strategy, estimated, cached=cached, host_holds_file=held)
     with engine.prefetcher.held_off(ref.model_id, job.check):
@@ -293,10 +294,6 @@ def _plan(ref: ModelRef, file: ModelFile, resolved: Resolved, *, pace: Pace, ane
         pace=pace,
         anew=anew,
     )
-
-
-def _weight_files(file: ModelFile) -> list[Path]:
-    return [Path(name) for name in sorted({name for part in file.parts for name in part.files})]
 
 
 def _build(

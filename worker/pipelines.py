@@ -24,7 +24,7 @@ class Pipelines:
     def __init__(self, family: Family, components: dict[str, Any], settings: dict[str, Any]) -> None:
         self.family = family
         self.components = components
-        self._settings = settings
+        self.settings = settings
 
     def modules(self) -> Iterator[torch.nn.Module]:
         """The components that have weights."""
@@ -45,7 +45,7 @@ class Pipelines:
     @property
     def zeroes_empty(self) -> bool:
         """Whether no negative prompt is one of zeros, not an empty one."""
-        return bool(self._settings.get("force_zeros_for_empty_prompt", True))
+        return bool(self.settings.get("force_zeros_for_empty_prompt", True))
 
     @property
     def takes_guidance(self) -> bool:
@@ -69,7 +69,7 @@ class Pipelines:
         accepted = inspect.signature(cls.__init__).parameters
         given = {
             **self.components,
-            **self._settings,
+            **self.settings,
             "scheduler": schedules.named(self.components["scheduler"], scheduler),
         }
         arguments = {name: value for name, value in given.items() if name in accepted}

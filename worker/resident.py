@@ -29,6 +29,8 @@ class Resident:
         self.resolved = resolved
         self.tier = Tier.VRAM
         self.configuration = ModelLoadConfiguration()
+        self.original: ModelLoadConfiguration | None = None
+        """What it was loaded under before it was optimised; it is again once it has left the device."""
         self.options: list[OptionOutcome] = []
         self.priority = LoadPriority.Normal
         self.keep_alive_seconds = FOREVER
@@ -70,6 +72,16 @@ class Resident:
     def components(self) -> dict[str, int]:
         """What it holds: the key of each part that has bytes, which models that share the part have in common."""
         return {part.key or f"{self.model_id}/{part.name}": part.bytes for part in self.built.parts if part.bytes}
+
+    @property
+    def lasting(self) -> ModelLoadConfiguration:
+        """What it was loaded under, whatever an optimisation made of it."""
+        return self.configuration if self.original is None else self.original
+
+    @property
+    def is_to_be_restored(self) -> bool:
+        """Whether it was optimised, and has left the device since."""
+        return self.original is not None and self.tier is not Tier.VRAM
 
     @property
     def busy(self) -> bool:

@@ -67,6 +67,7 @@ class Run:
         if order.control is not None:
             self._followed = pictures.Source(order.control, order.max_side, order.control_field)
         self._steps_done = 0
+        self._latents: torch.Tensor | None = None
         self._began = self._denoising = self._decoding = self._ended = 0.0
         self._check()
 
@@ -142,6 +143,7 @@ class Run:
             decode_ms=(self._ended - self._decoding) * 1000,
             peak_bytes=peak_bytes,
             blackened=self._blackened,
+            latents=None if self._latents is None else self._latents.detach().to("cpu", torch.float32).numpy(),
             warnings=self._warnings,
         )
 
@@ -221,6 +223,7 @@ class Run:
         self._job.check()
         self._device.synchronize()
         self._device.glance()
+        self._latents = tensors.get("latents") if self._order.latents else None
         self._decoding = time.perf_counter()
         evaluations = max(int(pipeline.num_timesteps), self._steps)
         self._steps_done = (index + 1) * self._steps // evaluations

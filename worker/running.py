@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -37,6 +38,7 @@ from worker.parts import DTYPES
 from worker.pipelines import Pipelines
 from worker.reader import Reader
 from worker.run import Run
+from worker.saving import save, whole_folder
 from worker.streaming import Flow, Streamed
 from worker.weights import tensors_of
 from worker.words import WordVectors
@@ -215,6 +217,11 @@ class TorchModel(BuiltModel):
         freed = self._holding.release()
         self._pipelines.components.clear()
         return freed
+
+    def save(self, place: Path, metadata: Mapping[str, str], job: Job) -> None:
+        class_name = self._build.file.class_name or next(iter(self._pipelines.family.modes.values()))
+        with whole_folder(place) as folder:
+            save(self._pipelines, class_name, folder, metadata, job.check)
 
     # runs
 

@@ -21,14 +21,13 @@ from broker.core.quotas import Sender
 from broker.core.refusals import check_mode, unknown_model
 from broker.core.refusals import leaving as leaving_now
 from broker.core.together import act_on_all
-from broker.core.unbuilt import refusal
 from modelfiles.profiles import SUFFIX as PROFILE_SUFFIX
 from protocol import commands as c
 from protocol.actions import BY_COMMAND
-from protocol.checks import check_attachments
+from protocol.checks import check_attachments, optimized_name
 from protocol.codec import NO_LIMITS, Decoded, Refused, decode_command
-from protocol.enums import JobState, Lane, ModelStatus, ModelType
-from protocol.errors import ErrorCode, Fault, Recovery, in_use
+from protocol.enums import JobState, Lane, ModelStatus, ModelType, OptimizationLevel
+from protocol.errors import ErrorCode, Fault, Recovery, in_use, invalid
 from protocol.link import ModelRef, ProfileFigures
 from protocol.replies import RegisterModelReply
 
@@ -192,9 +191,6 @@ class Intake:
             context.quotas.begin(job.sender, job.arrived)
         if len(job.body) > 1 or job.command.attachments:
             check_attachments(job.command.attachments, [len(frame) for frame in job.body[1:]], context.limits)
-        reason = refusal(job.command)
-        if reason is not None:
-            raise reason
         if action.lane is Lane.ADMIN:
             check_allowed(action.name, job.sender, context)
         if context.draining and action.lane not in (Lane.BROKER, Lane.CONTROL):
@@ -299,6 +295,8 @@ class Intake:
         self._check_leaving(command.model_id)
         self._check_model(job, command.model_id)
         context = self._context
+        if isinstance(command, c.OptimizeModel):
+            self._check_name(command)
         if isinstance(command, c.LoadComponent) and command.source_model_id:
             job.source = self._source_of(command.source_model_id)
         if context.coalescing.join(job):
@@ -311,6 +309,14 @@ class Intake:
         else:
             holders = context.fleet.holders(job.model_id)
             act_on_all(job, holders, context, self._dispatch, self._answers)
+
+    def _check_name(self, command: c.OptimizeModel) -> None:
+        """Raise Fault INVALID_ARGUMENT where the model that is to be saved would have another's id."""
+        if not command.save_optimized or command.level is OptimizationLevel.NONE:
+            return
+        name = optimized_name(command)
+        if name in self._context.catalogue.models:
+            raise invalid("optimized_model_name", name, "a name that no model has")
 
     def _source_of(self, model_id: str) -> ModelRef:
         """The model that a part is to come from. Raises Fault MODEL_NOT_FOUND."""

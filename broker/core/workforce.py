@@ -8,6 +8,7 @@ waits for the restart.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 
 from broker.core.adoption import Adoption
 from broker.core.answers import Answers
@@ -21,6 +22,7 @@ from broker.core.jobs import Job
 from broker.core.learning import learn, note_eviction
 from broker.core.renewal import proceed, renew
 from broker.core.retries import POISON_DEATHS, may_run_again
+from broker.core.saved import once_known
 from broker.core.vitals import STARTING, Vitals
 from protocol.codec import decode_reply
 from protocol.enums import Lane, ReplyState, Tier
@@ -197,7 +199,12 @@ class Workforce:
             return
         if update.success:
             self._context.quarantine.absolve(job)
-        self._finish(job, update, body)
+        saved = update.facts.saved if update.success and update.facts is not None else None
+        if saved is None:
+            self._finish(job, update, body)
+        else:
+            finish = partial(self._finish, job, update, body)
+            once_known(saved, job, self._context, dispatch=self._dispatch, answers=self._answers, finish=finish)
         self._record_usage(job, device, update)
         self._note_served(device)
         self._dispatch.release(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -23,14 +24,17 @@ from room import (
 )
 
 from broker.core.estimates import Estimates
+from broker.core.events import WorkerMessage
 from broker.core.figures import Shape
-from broker.core.unbuilt import refusal
+from protocol import replies as r
 from protocol.actions import ACTIONS
-from protocol.codec import encode_reply
+from protocol.codec import NO_LIMITS, decode_command, encode_reply
+from protocol.commands import RegisterModel
 from protocol.drawing import Mode
-from protocol.enums import LoadSource, ModelStatus, Tier
+from protocol.enums import LoadSource, ModelStatus, ReplyState, Tier
 from protocol.errors import ErrorCode
-from protocol.link import Assign, Devices, RunFacts
+from protocol.link import Assign, Devices, JobUpdate, RunFacts, SavedModel
+from protocol.records import ModelOptimizationResults
 
 FIELDS: dict[str, dict[str, Any]] = {
     "generate": {"model_id": "m", "prompt": "a cat"},
@@ -98,21 +102,69 @@ def test_status_of_an_unknown_model_is_model_not_found() -> None:
     assert code(Room().ask("get_vram_model_status", model_id="zzz")) == "MODEL_NOT_FOUND"
 
 
-def test_explain_and_every_unbuilt_command_is_not_supported_with_its_reason() -> None:
-    fields = {
-        "component": "vae",
-        "model_id": "m",
-        "target": "Speed",
-        "device_id": "cpu:0",
-        "target_request_id": "x",
-    }
-    unbuilt = [name for name, action in ACTIONS.items() if refusal(action.command())]
-    assert unbuilt
-    for name in unbuilt:
-        known = {key: value for key, value in fields.items() if key in ACTIONS[name].command.__struct_fields__}
-        reply = Room().ask(name, **known)
-        assert code(reply) == "NOT_SUPPORTED"
-        assert name in reply["message"]
+def optimized(header: Assign) -> r.OptimizeModelReply:
+    return r.OptimizeModelReply(
+        request_id=header.request_id,
+        action=header.action,
+        device_id=header.device_id,
+        model_id="m",
+        optimization_time=1.0,
+        optimization_time_ms=1.0,
+        memory_freed=0,
+        vram_usage_after=0,
+        results=ModelOptimizationResults(),
+        optimized_at=datetime(2026, 1, 1, tzinfo=UTC),
+        options=[],
+    )
+
+
+def test_an_optimised_model_has_a_name_that_no_other_has() -> None:
+    fields = {"model_id": "m", "target": "Speed"}
+    reply = Room().ask("optimize_model", **fields, optimized_model_name="n")
+    assert code(reply) == "INVALID_ARGUMENT" and reply["error"]["details"]["field"] == "optimized_model_name"
+    taken = Room(models=[model("m"), model("m-speed-basic")])
+    assert code(taken.ask("optimize_model", **fields, level="Basic")) == "INVALID_ARGUMENT"
+    for free in ({"optimized_model_name": "new"}, {"optimized_model_name": "n", "save_optimized": False}, {"level": 0}):
+        assert header_of(Room().send("optimize_model", **fields, **free)).action == "optimize_model"
+    assert code(Room().ask("optimize_model", **fields, optimized_model_name="a b")) == "INVALID_ARGUMENT"
+
+
+def test_a_saved_model_is_known_before_its_reply_goes_out_and_the_device_is_free_at_once() -> None:
+    room = Room()
+    (sent,) = assigned(room.send("optimize_model", model_id="m", target="Speed", device_id="cpu:0"))
+    header = sent.header
+    assert isinstance(header, Assign)
+    room.send("generate", model_id="m", prompt="x", device_id="cpu:0", request_id="next")
+    update = JobUpdate(
+        request_id=header.request_id,
+        attempt=header.attempt,
+        state=ReplyState.COMPLETED,
+        success=True,
+        facts=RunFacts(saved=SavedModel(model_id="m-speed-balanced", path="/models/optimized/m-speed-balanced")),
+    )
+    body = encode_reply(optimized(header), header.spelling)
+    effects = room.handle(WorkerMessage(sent.worker, update, (body,)))
+    assert not replies(effects)
+    registering, following = assigned(effects)
+    assert registering.worker == CATALOG and following.header.request_id == "next"  # type: ignore[union-attr]
+    command = decode_command(registering.body[0], NO_LIMITS).command
+    assert isinstance(command, RegisterModel)
+    assert (command.model_id, command.model_path) == ("m-speed-balanced", "/models/optimized/m-speed-balanced")
+    assert answer(room.finish(registering))["action"] == "optimize_model"
+
+
+def test_a_saved_model_that_the_catalogue_refuses_is_answered_all_the_same() -> None:
+    room = Room()
+    (sent,) = assigned(room.send("optimize_model", model_id="m", target="Speed", device_id="cpu:0"))
+    header = sent.header
+    assert isinstance(header, Assign)
+    facts = RunFacts(saved=SavedModel(model_id="x", path="/models/optimized/x"))
+    update = JobUpdate(
+        request_id=header.request_id, attempt=header.attempt, state=ReplyState.COMPLETED, success=True, facts=facts
+    )
+    body = encode_reply(optimized(header), header.spelling)
+    (registering,) = assigned(room.handle(WorkerMessage(sent.worker, update, (body,))))
+    assert answer(room.finish(registering, code=ErrorCode.MODEL_CORRUPTED))["success"] is True
 
 
 def test_a_file_that_nobody_registered_is_validated_by_its_path() -> None:

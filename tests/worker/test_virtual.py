@@ -16,7 +16,6 @@ from protocol.enums import (
     Lane,
     LoadPriority,
     LoadSource,
-    ModelOptimizationTarget,
     ModelPrecision,
     Tier,
     ValidationLevel,
@@ -296,11 +295,6 @@ def test_components_are_listed_with_their_bytes(virtual: Bench) -> None:
         ("unet", 900, Tier.VRAM),
         ("vae", 100, Tier.VRAM),
     ]
-
-
-def test_other_commands_are_refused_with_the_reason(virtual: Bench) -> None:
-    error = virtual.error(c.OptimizeModel(model_id=ONE, target=ModelOptimizationTarget.Speed), ONE)
-    assert error.code is ErrorCode.NOT_SUPPORTED
 
 
 def test_a_profile_is_validated_by_what_it_says(virtual: Bench) -> None:

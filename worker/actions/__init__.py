@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from protocol import commands as c
-from protocol.checks import unsupported
 from protocol.replies import ModelReply
 from worker.actions.benchmark_model import benchmark_model
 from worker.actions.components import load_component, unload_component
 from worker.actions.generate import generate
 from worker.actions.list_components import list_components
 from worker.actions.load_model import load_model
+from worker.actions.optimize_model import optimize_model
 from worker.actions.pin_model import pin_model, unpin_model
 from worker.actions.unload_model import unload_model
 from worker.actions.validate_model import validate_model
@@ -20,13 +20,6 @@ from worker.engine import Engine
 from worker.job import Job
 
 Act = Callable[[Engine, Job, Any], ModelReply]
-
-
-def refuse(_: Engine, job: Job, __: c.Command) -> NoReturn:
-    """The answer to a command of a worker's lanes that this worker does not carry out."""
-    raise unsupported(
-        job.assign.action, "this worker loads, unloads, pins, changes components, validates and generates"
-    )
 
 
 ACTIONS: dict[type[c.Command], Act] = {
@@ -37,7 +30,7 @@ ACTIONS: dict[type[c.Command], Act] = {
     c.UnpinModel: unpin_model,
     c.ListComponents: list_components,
     c.ValidateModel: validate_model,
-    c.OptimizeModel: refuse,
+    c.OptimizeModel: optimize_model,
     c.BenchmarkModel: benchmark_model,
     c.LoadComponent: load_component,
     c.UnloadComponent: unload_component,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from modelfiles.contents import Content
@@ -91,7 +92,7 @@ class DrawOrder(Record, frozen=True, kw_only=True):
     `loras` are the adapters, (name, scale), that act instead of those that act by themselves.
     `rung` is what it is drawn with to take less memory.
     `limit_bytes` bounds the model and its work together, 0 for no bound. `watched`: its peak is measured anew, although
-    that of a run of its shape is known.
+    that of a run of its shape is known. `latents`: the drawing has what was denoised, too.
     """
 
     prompt: str
@@ -112,6 +113,7 @@ class DrawOrder(Record, frozen=True, kw_only=True):
     strength: float | None = None
     limit_bytes: int = 0
     watched: bool = False
+    latents: bool = False
     max_side: int = 8192
 
 
@@ -126,7 +128,8 @@ class Raster(Record, frozen=True, kw_only=True):
 class Drawing(Record, frozen=True, kw_only=True):
     """What a run made and measured; `peak_bytes` is weights and working memory, None where nothing measured it.
 
-    `blackened` says of each image whether the model's safety checker did so, None where it has none.
+    `blackened` says of each image whether the model's safety checker did so, None where it has none. `latents` is an
+    array of Float32 of what was denoised last, where that was asked for and there is one.
     """
 
     images: list[Raster]
@@ -136,6 +139,7 @@ class Drawing(Record, frozen=True, kw_only=True):
     decode_ms: float | None = None
     peak_bytes: int | None = None
     blackened: list[bool] | None = None
+    latents: Any = None
     warnings: list[str] = []
     not_measured: dict[str, str] = {}
 
@@ -266,6 +270,10 @@ class BuiltModel(ABC):
     def layers_by_type(self) -> dict[str, int]:
         """How many layers hold their weights in which type of torch's; empty where there are none."""
         return {}
+
+    def save(self, place: Path, metadata: Mapping[str, str], job: Job) -> None:
+        """Write it as a folder that is at `place` once it is whole. Raises Fault, OSError."""
+        raise unsupported("save_optimized", WITHOUT_LAYERS)
 
     @abstractmethod
     def working_bytes(self, order: DrawOrder) -> int:

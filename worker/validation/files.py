@@ -120,7 +120,7 @@ class FileChecks:
             if file is not None:
                 beliefs += [("file_size", context.file_size, file.size_bytes)]
                 beliefs += [("model_type", context.model_type, file.type.value)]
-                cached = None if file.profile is not None else pagecache.ratio(_weight_files(file))
+                cached = None if file.profile is not None else pagecache.ratio(file.weight_files or [Path(file.path)])
                 self._findings.details["cache"] = {
                     "host_says": context.cache_available,
                     "page_cache_ratio": cached,
@@ -153,7 +153,7 @@ class FileChecks:
         from worker.validation.contents import digests  # noqa: PLC0415 - as above
 
         told: dict[str, object] = {}
-        total, done = sum(Path(name).stat().st_size for name in map(str, _weight_files(file))), 0
+        total, done = sum(Path(name).stat().st_size for name in map(str, (file.weight_files or [Path(file.path)]))), 0
         with self._phase("hash_ms"):
             for header in _headers(file):
                 found = cache.get(header.fingerprint)
@@ -198,12 +198,8 @@ class FileChecks:
             self._job.phases[name] = self._job.phases.get(name, 0.0) + (time.perf_counter() - began) * 1000
 
 
-def _weight_files(file: ModelFile) -> list[Path]:
-    return [Path(name) for name in sorted({name for part in file.parts for name in part.files})] or [Path(file.path)]
-
-
 def _headers(file: ModelFile) -> list[Header]:
-    return [read_header(path) for path in _weight_files(file)]
+    return [read_header(path) for path in (file.weight_files or [Path(file.path)])]
 
 
 def _used(file: ModelFile, header: Header) -> Sequence[Tensor]:
