@@ -350,6 +350,7 @@ for command in (
     decisions.explain,
     measuring.validate,
     measuring.benchmark,
+    measuring.optimize,
     admin.drain,
     admin.resume,
     admin.restart,

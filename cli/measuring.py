@@ -1,4 +1,4 @@
-"""What a model is worth on a device: validated, and measured.
+"""What a model is worth on a device, and what it could be: validated, measured, optimised.
 
 What executes and shows it is imported when the command runs.
 """
@@ -7,12 +7,13 @@ What executes and shows it is imported when the command runs.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli.options import Device, Json, ModelId, Timeout, parsed
-from protocol.enums import BenchmarkType, ValidationLevel
+from protocol.enums import BenchmarkType, ModelOptimizationTarget, OptimizationLevel, ValidationLevel
 
 
 def validate(
@@ -106,3 +107,44 @@ def benchmark(
     with session(context.obj, as_json) as this:
         answer = as_kind(run(this, command, f"benchmark {model_id}"), BenchmarkModelReply)
         this.answer(answer, benchmark_view(answer.reply))
+
+
+def optimize(
+    context: typer.Context,
+    model_id: ModelId,
+    target: Annotated[
+        ModelOptimizationTarget, typer.Argument(case_sensitive=False, help="What is to become better.")
+    ] = ModelOptimizationTarget.Balanced,
+    level: Annotated[
+        OptimizationLevel, typer.Option("--level", "-l", case_sensitive=False, help="How far to go.")
+    ] = OptimizationLevel.Balanced,
+    budget: Annotated[float | None, typer.Option("--budget", min=0.001, help="Seconds to try steps in.")] = None,
+    sides: Annotated[str | None, typer.Option("--size", metavar="WIDTHxHEIGHT", help="Of what is measured.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Of what is measured.")] = None,
+    prompts: Annotated[list[str] | None, typer.Option("--prompt", help="To measure with; may be repeated.")] = None,
+    save: Annotated[str, typer.Option("--save", metavar="NAME", help="Save the result as a model of this name.")] = "",
+    pictures: Annotated[
+        Path | None, typer.Option("--pictures", help="Draw before and after, side by side in here.", file_okay=False)
+    ] = None,
+    device: Device = "",
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Make a model faster, smaller or truer on a device, as measured; what is not worth it is undone."""
+    from cli.optimizing import optimize as execute
+    from cli.units import sides_of
+    from protocol.commands import OptimizeModel
+
+    width, height = parsed(sides_of, sides, "--size") if sides else (None, None)
+    asked = {"budget_seconds": budget, "width": width, "height": height, "steps": steps, "prompts": prompts or None}
+    command = OptimizeModel(
+        model_id=model_id,
+        target=target,
+        level=level,
+        parameters={name: value for name, value in asked.items() if value is not None},
+        save_optimized=bool(save),
+        optimized_model_name=save or None,
+        device_id=device,
+        timeout_seconds=timeout,
+    )
+    execute(context.obj, as_json, command, pictures)

@@ -13,12 +13,21 @@ from pathlib import Path
 import msgspec
 import pytest
 import replies
+from PIL import Image
 from router import Received, Router
 
 from cli.main import serve_arguments
 from protocol.codec import action_of
-from protocol.commands import BenchmarkModel, Generate, LoadModel, UnloadModel, ValidateModel
-from protocol.enums import BenchmarkType, DeviceState, LoadPriority, ModelPrecision, ValidationLevel
+from protocol.commands import BenchmarkModel, Generate, LoadModel, OptimizeModel, UnloadModel, ValidateModel
+from protocol.enums import (
+    BenchmarkType,
+    DeviceState,
+    LoadPriority,
+    ModelOptimizationTarget,
+    ModelPrecision,
+    OptimizationLevel,
+    ValidationLevel,
+)
 from protocol.replies import ValidateModelReply
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -33,6 +42,7 @@ COMMANDS = (
     ("unload", "tiny-sd15"),
     ("validate", "tiny-sd15"),
     ("benchmark", "tiny-sd15"),
+    ("optimize", "tiny-sd15"),
     ("pin", "tiny-sd15"),
     ("cancel", "r1"),
     ("generate", "tiny-sd15", "a [fox]"),
@@ -97,6 +107,40 @@ def test_options_become_the_command(broker: Router, vrambroker: Run) -> None:
     assert sent.configuration.precision is ModelPrecision.Float16
     assert sent.configuration.memory_optimization.enable_attention_slicing
     assert sent.configuration.parameters == {"tiles": 4}
+
+
+def test_options_of_an_optimisation_become_the_command(broker: Router, vrambroker: Run, tmp_path: Path) -> None:
+    words = [
+        "memory",
+        "--level",
+        "maximum",
+        "--budget",
+        "5",
+        "--size",
+        "64x128",
+        "--steps",
+        "3",
+        "--prompt",
+        "one",
+        "--prompt",
+        "two",
+        "--save",
+        "small",
+    ]
+    done = vrambroker("-e", broker.endpoint, "optimize", "m", *words, "--pictures", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    drawn, sent, again = (received.command for received in broker.seen[-3:])
+    assert isinstance(sent, OptimizeModel) and sent.target is ModelOptimizationTarget.Memory
+    assert (sent.level, sent.save_optimized, sent.optimized_model_name) == (OptimizationLevel.Maximum, True, "small")
+    assert sent.parameters == {"budget_seconds": 5.0, "width": 64, "height": 128, "steps": 3, "prompts": ["one", "two"]}
+    for picture in (drawn, again):
+        assert isinstance(picture, Generate) and (picture.prompt, picture.seed, picture.width) == ("one", 1, 64)
+    (file,) = (tmp_path / "out").iterdir()
+    with Image.open(file) as both:
+        assert both.size[0] > 2 * both.size[1] - 2
+    vrambroker("-e", broker.endpoint, "optimize", "m")
+    plain = broker.seen[-1].command
+    assert isinstance(plain, OptimizeModel) and not plain.save_optimized and plain.parameters == {}
 
 
 def test_options_of_a_benchmark_become_the_command(broker: Router, vrambroker: Run) -> None:

@@ -13,7 +13,7 @@ import replies
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from cli.screens import bars, benchmark, catalogue, decisions, devices, events, residency, validation
+from cli.screens import bars, benchmark, catalogue, decisions, devices, events, optimization, residency, validation
 from cli.session import failure_panel
 from cli.terminal import Terminal, readable
 from client.events import Published
@@ -87,6 +87,7 @@ def every_screen(width: int, reply: Callable[[str], Any]) -> tuple[RenderableTyp
         catalogue.search_view(reply("search_models"), width),
         validation.validation_view(reply("validate_model")),
         benchmark.benchmark_view(reply("benchmark_model")),
+        optimization.optimization_view(reply("optimize_model"), Path("out/[a].png")),
         residency.load_view(reply("load_model")),
         residency.unload_view(reply("unload_model")),
         residency.pin_view(reply("pin_model")),

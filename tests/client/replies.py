@@ -26,6 +26,7 @@ from protocol.records import (
     ModelComponent,
     ModelInfo,
     ModelMemoryUsage,
+    ModelOptimizationResults,
     ModelPerformance,
     ModelPerformanceEstimation,
     ModelSearchResult,
@@ -49,6 +50,7 @@ from protocol.replies import (
     ListModelsReply,
     LoadCache,
     LoadModelReply,
+    OptimizeModelReply,
     OptionOutcome,
     PingReply,
     PinModelReply,
@@ -67,10 +69,12 @@ from protocol.replies import (
     ValidationIssue,
 )
 from protocol.telemetry import MemoryPressure
+from worker.devices.base import Raster
+from worker.pictures import plain_png
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 GIB = 1 << 30
-PNG = b"\x89PNG\r\n\x1a\n" + b"pixels"
+PNG = plain_png(Raster(width=8, height=8, rgb=bytes(192)))
 PRESSURE = MemoryPressure(
     level=PressureLevel.ELEVATED,
     used_bytes=7 * GIB,
@@ -331,6 +335,32 @@ def of_action(action: str) -> Reply:
             performance_metrics=ModelPerformance(),
             memory_usage=ModelMemoryUsage(),
             benchmarked_at=NOW,
+        ),
+        "optimize_model": OptimizeModelReply(
+            **on_device,
+            optimization_time=12.0,
+            optimization_time_ms=12.0,
+            memory_freed=-GIB,
+            vram_usage_after=GIB,
+            results=ModelOptimizationResults(
+                optimizations_applied=["precision"],
+                original_size_bytes=2 * GIB,
+                optimized_size_bytes=GIB,
+                size_reduction_percentage=50.0,
+                estimated_performance_improvement=-3.0,
+                detailed_metrics={"ssim": 0.99, "psnr_db": 40.0, "step_ms_before": 20.0, "step_ms_after": 21.0},
+            ),
+            optimized_model=model(),
+            optimized_at=NOW,
+            options=[
+                OptionOutcome(
+                    option="precision",
+                    requested="Int8",
+                    applied=True,
+                    evidence={"step_ms_after": 21.0, "peak_bytes_after": GIB, "ssim": 0.99},
+                ),
+                OptionOutcome(option="enable_onnx", requested=True, applied=False, reason="it is [not] here"),
+            ],
         ),
         "load_model": LoadModelReply(
             **on_device,

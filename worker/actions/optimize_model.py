@@ -24,6 +24,7 @@ from worker.job import Job
 from worker.optimizing.measuring import Measure
 from worker.optimizing.optimizer import Optimizer, likeness
 from worker.optimizing.settings import FIELD, Settings, settings_of
+from worker.optimizing.steps import option_of
 from worker.options import UNKNOWN_PARAMETER
 from worker.resident import Resident
 from worker.using import at_hand
@@ -171,7 +172,7 @@ def _results(optimizer: Optimizer) -> ModelOptimizationResults:
     faster = _percent_less(before.step_ms, now.step_ms)
     impact = max(0.0, 1.0 - like.ssim)
     return ModelOptimizationResults(
-        optimizations_applied=[step.value.partition(":")[0] for step in optimizer.kept],
+        optimizations_applied=list(dict.fromkeys(option_of(step) for step in optimizer.kept)),
         original_size_bytes=before.weights_bytes,
         optimized_size_bytes=now.weights_bytes,
         size_reduction_percentage=size,
