@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.integration.conftest import Broker, wait_for
+from tests.integration.conftest import Broker, serving, wait_for
 
 SMALL = {"width": 64, "height": 64, "steps": 2}
 
@@ -200,3 +200,23 @@ def test_the_model_of_a_killed_worker_is_back_from_ram(real: Broker) -> None:
         assert client.receive()[1] == first
     for device in ("cpu:0", "cpu:1"):
         client.ask({"action": "unload_model", "model_id": "tiny-sdxl", "device_id": device, "clear_cache": True})
+
+
+def test_an_optimised_model_is_known_by_its_name_when_the_reply_comes(tmp_path: Path, model_root: Path) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(model_root / "tiny-sd15", models / "tiny-sd15")
+    with serving(tmp_path, models, devices="cpu:1", vram="256MiB", ram="256MiB") as broker:
+        client = broker.connect()
+        parameters = {"steps": 1, "prompts": ["a boat"], "budget_seconds": 60}
+        command = {"action": "optimize_model", "model_id": "tiny-sd15", "target": "Memory", "parameters": parameters}
+        made = client.ask({**command, "optimized_model_name": "small"})
+        assert made["success"], made
+        path = str(models / "optimized" / "small")
+        assert (made["optimized_model"]["id"], made["optimized_model"]["file_path"]) == ("small", path)
+        info = client.ask({"action": "get_model_info", "model_id": "small"})
+        assert info["success"] and info["model"]["file_path"] == path
+        client.send({"action": "generate", "model_id": "small", "prompt": "x", "seed": 1, **SMALL})
+        reply, attachments = client.receive()
+        assert reply["success"] and attachments, reply
+        again = client.ask({**command, "optimized_model_name": "small"})
+        assert again["error"]["code"] == "INVALID_ARGUMENT"

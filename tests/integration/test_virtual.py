@@ -351,3 +351,87 @@ def test_the_next_model_is_read_while_the_one_before_draws(virtual: Broker) -> N
     drawn, loaded = client.receive()[0], client.receive()[0]
     assert drawn["success"] and loaded["success"], (drawn, loaded)
     assert loaded["cache"]["source"] == "ram"
+
+
+def test_the_seeds_questions_about_a_model_are_answered_in_every_dialect(virtual: Broker) -> None:
+    client = virtual.connect()
+    path = client.ask({"model_id": "gamma", "action": "get_model_info"})["model"]["file_path"]
+    context = {"file_exists": True, "file_size": 1 << 30, "model_type": "SDXL", "cache_available": False}
+    validate = {
+        "request_id": new_id(),
+        "model_id": "gamma",
+        "model_path": path,
+        "validation_level": "comprehensive",
+        "device_id": "virtual:1",
+        "action": "validate_model",
+        "file_validation_context": context,
+    }
+    found = client.ask(validate)
+    assert found["success"] and found["is_valid"] and found["is_compatible"] and found["issues"] == []
+    assert found["validation_results"]["memory_validation"]["details"]["total_bytes"] == 4 << 30
+    pascal = client.ask({"Action": "validate_model", "ModelId": "gamma", "EstimatePerformance": True}, msgpack=True)
+    assert pascal["IsCompatible"] and pascal["CompatibilityScore"] == 1.0
+    assert pascal["PerformanceEstimation"]["ConfidenceScore"] == 1.0
+    assert pascal["ValidationResults"]["FeatureValidations"]["enable_onnx"]["Passed"] is False
+
+    pressure = {
+        "cache_utilization": 85.2,
+        "memory_pressure_detected": True,
+        "model_in_cache": True,
+        "cache_size_mb": 2048,
+    }
+    optimize = {
+        "request_id": new_id(),
+        "model_id": "gamma",
+        "optimization_target": "performance",
+        "device_id": "virtual:1",
+        "action": "optimize_model",
+        "coordination_mode": "cache_and_vram_optimization",
+        "memory_pressure_context": {**pressure, "cache_size_mb": 2048},
+    }
+    made = client.ask(optimize)
+    assert made["success"] and made["vram_usage_after"] == 1 << 30 and made["memory_freed"] == 0
+    assert made["coordination"]["honoured"] == ["coordination_mode", "memory_pressure_context"]
+    assert made["results"]["original_size_bytes"] == 1 << 30 and made["optimized_model"] is None
+    camel = client.ask(
+        {"action": "optimize_model", "modelId": "gamma", "target": 1, "level": 4, "saveOptimized": False}
+    )
+    assert camel["results"]["optimizationsApplied"] == [] and len(camel["options"]) == 5
+
+    benchmark = {
+        "model_id": "gamma",
+        "benchmark_type": "Performance",
+        "device_id": "virtual:1",
+        "action": "benchmark_model",
+    }
+    small = {"configuration": {"inference_steps": 1, "test_resolutions": True}, "warmup_runs": 0, "benchmark_runs": 2}
+    measured = client.ask({**benchmark, **small, "device_id": "virtual:1"})
+    assert measured["success"] and measured["avg_inference_time"] > 0 and measured["memory_peak"] >= 1 << 30
+    assert len(measured["results"]["benchmark_configuration"]["variants"]) == 3
+    shaped = {"InferenceSteps": 1, "InputWidth": 64, "InputHeight": 64}
+    told = client.ask(
+        {"Action": "benchmark_model", "ModelId": "gamma", "WarmupRuns": 0, "BenchmarkRuns": 2, "Configuration": shaped}
+    )
+    stats = told["Results"]["InferenceTimeStats"]
+    assert stats["Minimum"] <= stats["Average"] <= stats["Percentile95"] <= stats["Percentile99"] <= stats["Maximum"]
+    counted = client.ask({"action": "get_model_info", "model_id": "gamma", "include_performance": True})
+    assert counted["model"]["performance"]["total_inferences"] == 4
+
+
+def test_a_file_that_nobody_registered_is_validated_and_stays_unknown(virtual: Broker, tmp_path: Path) -> None:
+    client = virtual.connect()
+    folder = Path(client.ask({"model_id": "alpha", "action": "get_model_info"})["model"]["file_path"]).parent
+    path = folder / "new.vmodel.json"
+    path.write_text((folder / "alpha.vmodel.json").read_text())
+    try:
+        known = client.ask({"action": "validate_model", "model_id": "newcomer", "model_path": str(path)})
+        assert known["success"] and known["is_valid"] and known["model_id"] == "newcomer"
+        assert client.ask({"action": "get_model_info", "model_id": "newcomer"})["error"]["code"] == "MODEL_NOT_FOUND"
+        other = client.ask({"action": "validate_model", "model_id": "alpha", "model_path": str(path)})
+        assert other["error"]["code"] == "INVALID_ARGUMENT" and other["error"]["details"]["field"] == "model_path"
+    finally:
+        path.unlink()
+    gone = client.ask({"action": "validate_model", "model_path": str(path)})
+    assert gone["success"] and not gone["is_valid"] and gone["issues"][0]["code"] == "MODEL_NOT_FOUND"
+    outside = client.ask({"action": "validate_model", "model_path": str(tmp_path / "x.vmodel.json")})
+    assert outside["error"]["code"] == "INVALID_ARGUMENT"
