@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import math
 import os
+import threading
+import time
+from collections import OrderedDict
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -26,6 +29,11 @@ MOST_DIMENSIONS = 32
 MOST_METADATA, LONGEST_KEY, LONGEST_METADATA = 1000, 256, 64 << 10
 """Entries, and characters of a key and of a text, that are kept of a file's metadata. What is longer, such as a preview
 picture or a trainer's word counts, is left in the file."""
+
+SETTLED_NS = 2_000_000_000
+"""A file that was written to since may be written to again without its times telling."""
+
+MOST_KEPT, MOST_KEPT_TENSORS = 16, 5_000
 
 LONGEST_NAME = 1024
 """Characters of a tensor's name."""
@@ -81,6 +89,33 @@ class Header(Record, frozen=True, kw_only=True):
     fingerprint: Fingerprint
 
 
+class _Newest:
+    """The headers that were read last, of files that have been as they are for long enough to be told from another.
+
+    One command asks for a header several times. Small ones alone are kept: what a stranger's file costs is bounded.
+    """
+
+    def __init__(self) -> None:
+        self._headers: OrderedDict[Fingerprint, Header] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, fingerprint: Fingerprint) -> Header | None:
+        with self._lock:
+            return self._headers.get(fingerprint)
+
+    def keep(self, header: Header) -> None:
+        written_ns = max(header.fingerprint.mtime_ns, header.fingerprint.ctime_ns)
+        if time.time_ns() - written_ns < SETTLED_NS or len(header.tensors) > MOST_KEPT_TENSORS:
+            return
+        with self._lock:
+            self._headers[header.fingerprint] = header
+            while len(self._headers) > MOST_KEPT:
+                self._headers.popitem(last=False)
+
+
+_newest = _Newest()
+
+
 def dtype_bytes(tensors: Iterable[Tensor]) -> dict[str, int]:
     """Bytes of data by type."""
     sums: dict[str, int] = {}
@@ -96,7 +131,12 @@ def read_header(path: Path) -> Header:
     """
     descriptor = open_regular(path)
     try:
-        return header_of(descriptor, Fingerprint.of_stat(path, os.fstat(descriptor)), path.name)
+        fingerprint = Fingerprint.of_stat(path, os.fstat(descriptor))
+        known = _newest.get(fingerprint)
+        if known is None:
+            known = header_of(descriptor, fingerprint, path.name)
+            _newest.keep(known)
+        return known
     finally:
         os.close(descriptor)
 

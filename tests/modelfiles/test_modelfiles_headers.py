@@ -198,3 +198,40 @@ def test_garbage_parses_or_is_corrupted_and_nothing_else(tmp_path: Path, data: b
             read_header(path)
         except Fault as fault:
             assert fault.code in (ErrorCode.MODEL_CORRUPTED, ErrorCode.UNSAFE_MODEL)
+
+
+def settled(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file was written long enough ago."""
+    later = path.stat().st_ctime_ns + headers.SETTLED_NS + 1
+    monkeypatch.setattr(headers.time, "time_ns", lambda: later)
+
+
+def test_a_header_that_was_read_is_not_read_again_while_its_file_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tensor_file(tmp_path / "m.safetensors", ["one"])
+    fresh = read_header(path)
+    assert read_header(path) is not fresh, "it may be written to again, and its times would not tell"
+    settled(path, monkeypatch)
+    known = read_header(path)
+    assert read_header(path) is known == fresh
+    status = path.stat()
+    tensor_file(path, ["two"])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert [tensor.name for tensor in read_header(path).tensors] == ["two"], "same size, same time"
+    path.unlink()
+    with pytest.raises(Fault) as caught:
+        read_header(path)
+    assert caught.value.code is ErrorCode.MODEL_NOT_FOUND
+
+
+def test_few_and_small_headers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{index}.safetensors" for index in range(headers.MOST_KEPT + 1)]
+    paths = [tensor_file(tmp_path / name, ["one"]) for name in names]
+    settled(paths[-1], monkeypatch)
+    first = [read_header(path) for path in paths]
+    assert read_header(paths[0]) is not first[0] and read_header(paths[-1]) is first[-1]
+    monkeypatch.setattr(headers, "MOST_KEPT_TENSORS", 1)
+    large = tensor_file(tmp_path / "large.safetensors", ["one", "two"])
+    settled(large, monkeypatch)
+    assert read_header(large) is not read_header(large)
