@@ -43,6 +43,15 @@ def run() -> None:
         raise SystemExit(130) from None
 
 
+def show_version(wanted: bool) -> None:
+    """`--version`, before anything else is looked at."""
+    from protocol.version import VERSION
+
+    if wanted:
+        typer.echo(f"vrambroker {VERSION}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     context: typer.Context,
@@ -54,6 +63,9 @@ def root(
         str | None,
         typer.Option("--key", "-k", help="The key to connect with: its file, or its name in this broker's folder."),
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=show_version, help="Show the version, and end.")
+    ] = False,
 ) -> None:
     """Starts a broker, and talks to one."""
     from settings.keys import choose

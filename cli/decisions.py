@@ -34,7 +34,7 @@ def explain(
 ) -> None:
     """Why a command went where it went: candidates, waits, evictions."""
     from cli.screens.decisions import explain_view
-    from cli.session import session
+    from cli.session import FAILED, session
     from client.answers import as_kind
     from protocol.commands import Explain
     from protocol.replies import ExplainReply
@@ -42,3 +42,5 @@ def explain(
     with session(context.obj, as_json) as this:
         answer = as_kind(this.call(Explain(target_request_id=request_id)), ExplainReply)
         this.answer(answer, explain_view(answer.reply))
+    if answer.reply.chosen is None:
+        raise typer.Exit(FAILED)

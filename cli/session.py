@@ -25,6 +25,7 @@ from client.answers import Answer, CommandFailed, NoAnswer, UnexpectedReply
 from client.sync import Client
 from protocol.commands import Cancel, Command, Ping
 from protocol.errors import ErrorInfo
+from protocol.recovery import command_line
 from protocol.replies import ProgressReply, Reply
 from settings.config import ConfigError
 from settings.printable import printable
@@ -149,11 +150,11 @@ def failure_panel(info: ErrorInfo) -> Panel:
         after = f" after {info.retry_after_ms} ms" if info.retry_after_ms else ""
         lines.append(Text(f"may be tried again{after}", style="dim"))
     for step in info.recovery:
-        command = command_text(step.action, step.parameters)
+        command = command_line(step) or command_text(step.action, step.parameters)
         lines.append(Text.assemble(("try: ", "green"), step.description, (f"  {command}", "dim")))
     return Panel(Group(*lines), title=Text(info.code.value, style="bold red"), title_align="left", border_style="red")
 
 
 def command_text(action: str, parameters: dict[str, object]) -> str:
-    """A recovery's command as JSON that can be sent."""
+    """A recovery's command as JSON that can be sent, where no command line says it."""
     return msgspec.json.encode({"action": action, **parameters}).decode()

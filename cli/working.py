@@ -11,12 +11,13 @@ import msgspec
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cli.screens import catalogue, residency
-from cli.session import USAGE, Session, fail, session
+from cli.session import FAILED, USAGE, Session, fail, session
 from cli.terminal import readable
 from cli.units import duration, size
 from client.answers import Answer, as_kind
 from client.images import Picture, pictured, pictures
 from protocol.commands import Cancel, Command, Generate, LoadModel, PinModel, ScanModels, UnloadModel, UnpinModel
+from protocol.enums import CancelOutcome
 from protocol.ids import uuid7 as request_id
 from protocol.replies import (
     AcceptedReply,
@@ -60,8 +61,10 @@ def cancel(endpoint: str | None, as_json: bool, command: Cancel) -> None:
     """Stop a command."""
     with session(endpoint, as_json) as this:
         answer = as_kind(this.call(command), CancelReply)
-        outcome = answer.reply.outcome.value.replace("_", " ")
-        this.answer(answer, residency.headline(outcome, answer.reply.target_request_id))
+        outcome = answer.reply.outcome
+        this.answer(answer, residency.headline(outcome.value.replace("_", " "), answer.reply.target_request_id))
+    if outcome is CancelOutcome.UNKNOWN:
+        raise SystemExit(FAILED)
 
 
 def scan(endpoint: str | None, as_json: bool, command: ScanModels) -> None:

@@ -93,6 +93,7 @@ class DeviceLane(threading.Thread):
         assign = job.assign
         log.info("command begins", request_id=assign.request_id, attempt=assign.attempt, action=assign.action)
         outcome = self._engine.run(job)
+        tell_ended(job, outcome)
         self._advances += job.advances + 1
         self._current = None
         if self._engine.fatal and not outcome.reply.success:
@@ -121,6 +122,23 @@ class DeviceLane(threading.Thread):
 
     def _progress(self, job: Job, progress: Progress) -> None:
         self._mailbox.post(Parcel(frames=progress_frames(job, progress)))
+
+
+def tell_ended(job: Job, outcome: Outcome) -> None:
+    """The log's line about a command that ended: with what its sender was told, where that was a failure."""
+    assign, reply, error = job.assign, outcome.reply, outcome.reply.error
+    failed = error is not None and reply.state is not ReplyState.CANCELLED
+    (log.warning if failed else log.info)(
+        "command ended",
+        request_id=assign.request_id,
+        attempt=assign.attempt,
+        action=assign.action,
+        model=assign.model.model_id if assign.model else "",
+        state=reply.state.value,
+        code=error.code.value if error is not None else None,
+        ms=round(job.elapsed_ms, 1),
+        text=reply.message,
+    )
 
 
 def final_parcel(engine: Engine, job: Job, outcome: Outcome) -> Parcel:

@@ -7,6 +7,7 @@ import msgspec
 from broker.core.coalescing import is_personal
 from broker.core.context import Context
 from broker.core.events import SendClient
+from broker.core.failures import Lines
 from broker.core.finals import Accepted, Final
 from broker.core.jobs import Job, Waiter, respell
 from protocol.codec import Refused, decode_reply, encode_reply
@@ -22,6 +23,7 @@ class Answers:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._failures = Lines(context)
 
     def refuse(self, waiter: Waiter, refused: Refused, arrived: float) -> None:
         """Answer a payload that is no valid command."""
@@ -50,6 +52,8 @@ class Answers:
     def fail(self, job: Job, error: ErrorInfo) -> None:
         """End a job that could not be done."""
         cancelled = error.code is ErrorCode.CANCELLED
+        if job.action.stored and self._context.jobs.live(job.request_id) is job:
+            self._failures.tell(job, error)
         self.reply(
             job,
             FailedReply(

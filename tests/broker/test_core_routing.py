@@ -24,7 +24,8 @@ from room import (
 )
 
 from broker.core.estimates import Estimates
-from broker.core.events import WorkerMessage
+from broker.core.events import Log, WorkerMessage
+from broker.core.failures import MOST_A_SECOND
 from broker.core.figures import Shape
 from protocol import replies as r
 from protocol.actions import ACTIONS
@@ -524,3 +525,31 @@ def test_parts_go_to_the_one_that_holds_the_model_and_nowhere_where_none_does() 
     room.holds("cpu:0", residency("m"))
     reply = room.ask("unload_component", model_id="m", component="lora")
     assert code(reply) == "INVALID_ARGUMENT" and "cpu:0" in reply["message"]
+
+
+# the log
+
+
+def ended(effects: Any) -> list[dict[str, Any]]:
+    """The log's lines about commands that ended."""
+    return [effect.fields for effect in effects if isinstance(effect, Log) and effect.event == "command ended"]
+
+
+def test_a_command_that_is_refused_leaves_a_line_with_what_its_sender_was_told() -> None:
+    room = Room()
+    effects = room.send("load_model", model_id="nope", request_id="r1")
+    (line,) = ended(effects)
+    assert (line["request_id"], line["action"], line["code"]) == ("r1", "load_model", "MODEL_NOT_FOUND")
+    assert line["text"] == answer(effects)["message"] and line["state"] == "failed" and line["ms"] >= 0
+    assert not ended(room.send("ping")) and not ended(room.send("cancel", target_request_id="nope"))
+
+
+def test_nonsense_fills_no_disk() -> None:
+    room = Room()
+    lines = [ended(room.send("load_model", model_id="nope")) for _ in range(100)]
+    assert sum(map(len, lines)) == MOST_A_SECOND
+    room.wait(1)
+    effects = room.send("load_model", model_id="nope")
+    assert len(ended(effects)) == 1
+    (more,) = [effect for effect in effects if isinstance(effect, Log) and effect.event == "more commands ended"]
+    assert more.fields["count"] == 100 - MOST_A_SECOND

@@ -18,9 +18,19 @@ from router import Received, Router
 
 from cli.main import serve_arguments
 from protocol.codec import action_of
-from protocol.commands import BenchmarkModel, Generate, LoadModel, OptimizeModel, UnloadModel, ValidateModel
+from protocol.commands import (
+    BenchmarkModel,
+    Cancel,
+    Explain,
+    Generate,
+    LoadModel,
+    OptimizeModel,
+    UnloadModel,
+    ValidateModel,
+)
 from protocol.enums import (
     BenchmarkType,
+    CancelOutcome,
     DeviceState,
     LoadPriority,
     ModelOptimizationTarget,
@@ -28,7 +38,8 @@ from protocol.enums import (
     OptimizationLevel,
     ValidationLevel,
 )
-from protocol.replies import ValidateModelReply
+from protocol.replies import CancelReply, ExplainReply, ValidateModelReply
+from protocol.version import VERSION
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMANDS = (
@@ -64,7 +75,7 @@ def test_a_refusal_exits_1_and_names_code_message_and_recovery(vrambroker: Run) 
         spoken = vrambroker("-e", router.endpoint, "load", "m", "--json")
     assert (done.returncode, spoken.returncode) == (1, 1)
     assert done.stdout == "" and "Traceback" not in done.stderr
-    for part in ("INSUFFICIENT_MEMORY", "needs 9 GiB", "unload [tiny]", '"model_id":"tiny"'):
+    for part in ("INSUFFICIENT_MEMORY", "needs 9 GiB", "unload [tiny]", "vrambroker unload tiny"):
         assert part in done.stderr
     assert json.loads(spoken.stdout)["error"]["code"] == "INSUFFICIENT_MEMORY"
 
@@ -349,3 +360,48 @@ def test_search_sends_its_filters_and_shows_where_it_matched(broker: Router, vra
     assert [field.value for field in sent.search_fields] == ["Name"]
     assert [kind.value for kind in (*sent.model_types, *sent.compatible_devices)] == ["SD15", "GPU"]
     assert vrambroker("-e", broker.endpoint, "search", "--max-memory", "much").returncode == 2
+
+
+def test_what_nobody_knows_exits_1(vrambroker: Run) -> None:
+    def unknown(received: Received) -> None:
+        command = received.command
+        if isinstance(command, Cancel):
+            received.send(
+                CancelReply(
+                    request_id=None,
+                    action="cancel",
+                    target_request_id=command.target_request_id,
+                    outcome=CancelOutcome.UNKNOWN,
+                )
+            )
+        elif isinstance(command, Explain):
+            text = "no decision is known under this id"
+            received.send(
+                ExplainReply(request_id=None, action="explain", target_request_id="nope", candidates=[], message=text)
+            )
+        else:
+            received.send(replies.of_action(action_of(command)))
+
+    with Router(unknown) as router:
+        for words in (("cancel", "nope"), ("explain", "nope")):
+            done = vrambroker("-e", router.endpoint, *words)
+            assert (done.returncode, done.stderr) == (1, "") and done.stdout.strip(), words
+            assert vrambroker("-e", router.endpoint, *words, "--json").returncode == 1
+
+
+def test_the_version_is_shown_without_a_broker(vrambroker: Run) -> None:
+    done = vrambroker("--version")
+    assert (done.returncode, done.stdout.strip()) == (0, f"vrambroker {VERSION}")
+
+
+def test_a_watch_that_is_piped_prints_frame_after_frame(broker: Router) -> None:
+    command = [sys.executable, "-P", "-m", "cli.main", "-e", broker.endpoint, "ps", "--watch", "--interval", "0.1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        seen = 0
+        for line in watching.stdout:
+            seen += "cpu:0" in line
+            if seen == 3:
+                break
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(20) == 130

@@ -165,3 +165,38 @@ def test_errors_that_poison_a_context_are_known_behind_others_too(error: Excepti
 )
 def test_other_errors_poison_nothing(error: Exception) -> None:
     assert poisoned_by(error) == ""
+
+
+def test_every_command_leaves_a_line_when_it_ends(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[tuple[str, str, dict[str, Any]]] = []
+
+    class Recorder:
+        def __getattr__(self, level: str) -> Any:
+            return lambda event, **fields: lines.append((level, event, fields))
+
+    monkeypatch.setattr(lanes, "log", Recorder())
+    rig.lane.start()
+    rig.submit("well")
+    rig.final("well")
+    refused = lambda engine, job: engine.refused(job, ErrorCode.INSUFFICIENT_MEMORY, "no")  # noqa: E731
+    monkeypatch.setattr(lanes.Engine, "run", refused)
+    rig.submit("full")
+    rig.final("full")
+    rig.engine.fatal = "the test has ended"
+    ended = {fields["request_id"]: (level, fields) for level, event, fields in lines if event == "command ended"}
+    level, fields = ended["well"]
+    assert (level, fields["action"], fields["model"], fields["state"], fields["code"]) == (
+        "info",
+        "generate",
+        ONE,
+        "completed",
+        None,
+    )
+    level, fields = ended["full"]
+    assert (level, fields["state"], fields["code"], fields["text"]) == (
+        "warning",
+        "failed",
+        "INSUFFICIENT_MEMORY",
+        "no",
+    )
+    assert fields["ms"] >= 0 and set(ended) == {"well", "full"}

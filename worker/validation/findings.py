@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 from protocol.enums import Severity
 from protocol.errors import ErrorCode, Fault, Recovery
+from protocol.recovery import command_line
 from protocol.replies.work import ValidationIssue
-
-COMMANDS = {"load_model": "load", "unload_model": "unload", "unpin_model": "unpin"}
-"""Actions with a command line of their own, and what it is called."""
-
-SWITCHES = {"enable_cpu_offloading": "--cpu-offload", "enable_model_splitting": "--splitting"}
 
 
 class Findings:
@@ -50,20 +45,3 @@ class Findings:
             line = command_line(one)
             if line and line not in self.recommendations:
                 self.recommendations.append(line)
-
-
-def command_line(recovery: Recovery) -> str:
-    """A recovery as it is typed; "" for one that has no command line."""
-    name = COMMANDS.get(recovery.action)
-    parameters = dict(recovery.parameters)
-    model_id = parameters.pop("model_id", "")
-    if name is None or not model_id:
-        return ""
-    words = ["vrambroker", name, str(model_id)]
-    configuration = parameters.pop("configuration", {})
-    if configuration.get("precision"):
-        words += ["--precision", configuration["precision"]]
-    words += [SWITCHES[flag] for flag in configuration.get("memory_optimization", {})]
-    if parameters.get("device_id"):
-        words += ["--device", parameters["device_id"]]
-    return shlex.join(words)
