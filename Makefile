@@ -52,8 +52,14 @@ digits: $(STAMP)
 	@$(BIN)/pip install --quiet --constraint constraints.txt 'scikit-learn>=1.5'
 	$(BIN)/python -P -m demo.digits.training demo/digits/model
 
+# Files that start no processes of their own go side by side on two cores; the others one after the other.
+TOGETHER := tests/catalog tests/client tests/modelfiles tests/protocol tests/ramtier tests/settings tests/worker \
+	tests/demo tests/test_house.py
+APART := $(filter-out $(TOGETHER) tests/conftest.py tests/__init__.py tests/__pycache__, $(wildcard tests/*))
+
 test: $(STAMP)
-	$(BIN)/python -P -m pytest
+	$(BIN)/python -P -m pytest -n 2 --dist loadfile $(TOGETHER)
+	$(BIN)/python -P -m pytest $(APART)
 
 # Before every commit: no processes, no torch.
 check: lint

@@ -7,6 +7,7 @@ client does and knows nothing of its insides.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,9 @@ from cli.session import failure_panel
 from cli.terminal import Terminal
 from cli.units import duration, size
 from client import Answer, Client, CommandFailed, NoAnswer, pictures
+from demo.digits.reading import MODEL as DIGITS_FOLDER
+from demo.digits.reading import NAMES, prompt_of
+from demo.digits.sheet import draw_sheet
 from demo.inventory import FOLDERS, FROM_PICTURES, WITHIN_MASKS, DemoModel
 from demo.models import make_models
 from protocol.drawing import Mode
@@ -50,6 +54,10 @@ SEED = 7
 STEPS = 8
 SIDE = 64
 LOG_LINES = 20
+DIGITS = "digits"
+DIGITS_RIGHT = 8
+"""Of ten: fewer are no digits any more."""
+
 ENDINGS = {Mode.TEXT: "", Mode.IMAGE: "-from-image", Mode.INPAINT: "-within-mask"}
 """Of a picture's file, by how it was drawn."""
 
@@ -137,6 +145,7 @@ def demonstrate(models: Path, output: Path) -> None:
                 _load(client, ids, devices)
                 _show(client)
                 _generate(client, ids, output)
+                _digits(client, output)
                 _unload(client)
             _stop(served)
         except (Broken, Fault, NoAnswer):
@@ -151,6 +160,7 @@ def _make(root: Path) -> None:
     with _progress() as progress:
         task = progress.add_task("making tiny models", total=len(FOLDERS))
         make_models(root, only=FOLDERS, on_progress=lambda name: progress.update(task, advance=1))
+    shutil.copytree(DIGITS_FOLDER, root / DIGITS, dirs_exist_ok=True)
 
 
 def _ready(client: Client) -> list[DeviceInfo]:
@@ -203,6 +213,24 @@ def _generate(client: Client, ids: dict[DemoModel, str], output: Path) -> None:
         file.write_bytes(picture.data)
         timings.add_row(Text(file.name), *_figures(answer.reply))
     console.print(timings, Text(f"in {output}"))
+
+
+def _digits(client: Client, output: Path) -> None:
+    """The one model here that knows what it draws: ten digits, and what a reader takes them for."""
+    console.print(Rule("a model that means something"))
+    file = output / "digits.png"
+    with console.status("drawing ten digits"):
+        drawn = draw_sheet(client, DIGITS, file)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("ASKED FOR", "READ AS", "SURE"):
+        table.add_column(column)
+    for one in drawn:
+        colour = "green" if one.digit == one.read else "yellow"
+        table.add_row(Text(prompt_of(one.digit)), Text(NAMES[one.read], style=colour), Text(f"{one.share:.0%}"))
+    console.print(table, Text(f"in {file}"))
+    right = sum(one.digit == one.read for one in drawn)
+    if right < DIGITS_RIGHT:
+        raise Broken(f"{right} of {len(drawn)} digits are what was asked for")
 
 
 def _pictures() -> Iterator[tuple[DemoModel, Mode]]:

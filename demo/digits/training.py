@@ -36,8 +36,8 @@ LENGTH = 77
 HELD_BACK = 360
 """Digits that the reader never sees: what its accuracy is told from."""
 
-AUTOENCODER_STEPS, DENOISER_STEPS, READER_STEPS = 1_200, 6_000, 4_000
-AUTOENCODER_BATCH, DENOISER_BATCH, READER_BATCH = 48, 128, 256
+AUTOENCODER_STEPS, DENOISER_STEPS, READER_STEPS = 700, 4_000, 4_000
+AUTOENCODER_BATCH, DENOISER_BATCH, READER_BATCH = 32, 64, 256
 SHIFTS = ((0, 0), (4, 0), (-4, 0), (0, 4), (0, -4))
 UNTOLD = 0.1
 """Share of captions that are left out, so that the model can be guided."""
@@ -76,9 +76,9 @@ def autoencoder() -> AutoencoderKL:
 def denoiser() -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=SIDE // 8,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(64, 96),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(48, 64),
         layers_per_block=1,
         norm_num_groups=16,
         attention_head_dim=4,
@@ -235,7 +235,7 @@ A text-to-image model of a few MB that draws what it is asked for: "a handwritte
 and tests: a picture that means something shows what an optimisation costs.
 
 - Classes: those of Stable Diffusion 1 (`StableDiffusionPipeline`), 64 x 64 pixels, latents of 8 x 8; Float16.
-- Captions: {captions}, with `zero` to `nine` or `0` to `9`.
+- Captions: {captions}, and the word alone: `zero` to `nine`, or `0` to `9`.
 - Data: the 1,797 digits of scikit-learn (UCI Optical Recognition of Handwritten Digits, test set, E. Alpaydin and C.
   Kaynak, 1998; CC BY 4.0), enlarged.
 - Training: `make digits`, {minutes:.0f} minutes on two cores, without a network.
@@ -276,7 +276,8 @@ def main(
             for file in (place / "tokenizer").iterdir():
                 file.unlink()
             write_clip_tokenizer(place / "tokenizer", size=VOCABULARY)
-            captions = ", ".join(f"`{caption}`" for caption in CAPTIONS).replace("{name}", "…").replace("{figure}", "…")
+            plain = dict.fromkeys(caption.format(name="…", figure="…") for caption in CAPTIONS if " " in caption)
+            captions = ", ".join(f"`{caption}`" for caption in plain)
             card = CARD.format(captions=captions, minutes=minutes, held=HELD_BACK, right=right)
             (place / "README.md").write_text(card, "utf-8")
         save_file(dict(names.state_dict()), folder.with_name(READER_FILE), {"format": "pt"})
