@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +30,8 @@ def worker_spec(root: Path, device_id: str = "cpu:0", **changes: Any) -> WorkerS
         "device_id": device_id,
         "link": "",
         "generation": 1,
-        "runtime": str(root.parent / "runtime"),
+        # A worker that starts clears what a former one of its device left there: one for each process of tests.
+        "runtime": str(root.parent / f"runtime-{os.getpid()}"),
         "outputs": str(root / "outputs"),
         "model_roots": [str(root)],
         "budget_bytes": 64 * MIB,

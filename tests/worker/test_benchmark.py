@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +13,7 @@ from protocol.enums import BenchmarkType, LoadSource, ReplyState
 from protocol.errors import ErrorCode
 from protocol.records import ModelBenchmarkConfiguration, ModelLoadConfiguration, ModelMemoryOptimization
 from protocol.replies import BenchmarkModelReply, LoadModelReply
-from tests.worker.bench import Bench, assignment, model_ref
+from tests.worker.bench import Bench
 from worker.devices.base import Drawing, DrawOrder
 from worker.devices.cpu import CpuDevice
 from worker.devices.readings import Sensors
@@ -211,9 +210,7 @@ def test_a_run_that_fails_leaves_the_model_as_it_was(cpu: Bench, monkeypatch: py
         return draw(order, job)
 
     monkeypatch.setattr(resident.built, "draw", failing)
-    body = json.dumps({"action": "benchmark_model", "model_id": SD15}).encode()
-    job = Job(assignment(command(SD15), model_ref(cpu.root, SD15)), body)
-    assert cpu.engine.run(job).reply.error is not None
+    assert cpu.error(command(SD15), SD15).code is ErrorCode.INTERNAL_ERROR
     assert list(resident.runs)[-1] is False and not resident.busy
     monkeypatch.undo()
     assert benchmark(cpu).memory_peak == reply.memory_peak
