@@ -16,7 +16,7 @@ STATM = Path("/proc/self/statm")
 SMAPS = Path("/proc/self/smaps_rollup")
 CGROUP = Path("/sys/fs/cgroup")
 WALK_PATIENCE = 100
-SHORT_WALK_SECONDS = 0.0005
+SHORT_WALK_SECONDS = 0.0015
 REASONS = {
     "rss_bytes": "this system has no /proc/self/statm",
     "uss_bytes": "this system has no /proc/self/smaps_rollup",

@@ -194,8 +194,10 @@ def test_a_worker_whose_device_thread_is_stuck_is_replaced_although_it_beats(tou
 
 
 def freeze_device_thread(pid: int) -> int:
-    """Stop the youngest thread of a worker that is not ZeroMQ's: the device's, which waits in its simulated work."""
-    threads = [thread.id for thread in psutil.Process(pid).threads()]
+    """Stop the youngest thread of a worker that stays and is not ZeroMQ's: the device's, which waits in its work."""
+    threads = {thread.id for thread in psutil.Process(pid).threads()}
+    time.sleep(0.3)
+    threads &= {thread.id for thread in psutil.Process(pid).threads()}
     names = {thread: Path(f"/proc/{pid}/task/{thread}/comm").read_text() for thread in threads}
     thread = max(thread for thread, name in names.items() if not name.startswith("ZMQ"))
     assert thread != pid

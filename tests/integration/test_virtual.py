@@ -186,7 +186,6 @@ def test_unload_everywhere_sums_what_was_freed(virtual: Broker) -> None:
         (b'{"action": "load_model", "model_id": "new", "model_path": "/etc/passwd"}', "INVALID_ARGUMENT"),
         (b'{"action": "load_model", "model_id": "alpha", "device_id": "cuda:9"}', "DEVICE_NOT_FOUND"),
         (b'{"action": "load_model", "model_id": "huge"}', "INSUFFICIENT_MEMORY"),
-        (b'{"action": "optimize_model", "model_id": "alpha", "target": "Speed"}', "NOT_SUPPORTED"),
     ],
 )
 def test_bad_input_gets_its_typed_error_and_nothing_else_stops(virtual: Broker, payload: bytes, code: str) -> None:
