@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +14,7 @@ MEMINFO = Path("/proc/meminfo")
 STATM = Path("/proc/self/statm")
 SMAPS = Path("/proc/self/smaps_rollup")
 CGROUP = Path("/sys/fs/cgroup")
-WALK_PATIENCE = 100
-SHORT_WALK_SECONDS = 0.0015
+WALK_PATIENCE = 1000
 REASONS = {
     "rss_bytes": "this system has no /proc/self/statm",
     "uss_bytes": "this system has no /proc/self/smaps_rollup",
@@ -29,13 +27,12 @@ class HostReader:
     """Reads the process and its surroundings.
 
     The kernel walks every page of the process to tell what is its own, 8 ms for each GB in small pages: that figure is
-    read again once a hundred times as long has passed as it took, and in a thread of its own where nobody should wait.
+    read again once a thousand times as long has passed as it took.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._uss: int | None = None
-        self._walk_seconds = 0.0
         self._walk_again_at = float("-inf")
 
     def read(self, ram_tier_bytes: int) -> tuple[HostMemory, dict[str, str]]:
@@ -52,19 +49,11 @@ class HostReader:
 
     def _own(self) -> int | None:
         if self._clock() >= self._walk_again_at:
-            self._walk_again_at = float("inf")
-            if self._walk_seconds <= SHORT_WALK_SECONDS:
-                self._walk()
-            else:
-                threading.Thread(target=self._walk, name="uss", daemon=True).start()
+            began = self._clock()
+            self._uss = _uss()
+            ended = self._clock()
+            self._walk_again_at = ended + WALK_PATIENCE * (ended - began)
         return self._uss
-
-    def _walk(self) -> None:
-        began = self._clock()
-        self._uss = _uss()
-        ended = self._clock()
-        self._walk_seconds = ended - began
-        self._walk_again_at = ended + WALK_PATIENCE * self._walk_seconds
 
 
 def available_bytes() -> int | None:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -33,6 +34,8 @@ generate = 2.0
 """
 FRAME_BYTES = 1 << 20
 PTRACE_SEIZE, PTRACE_INTERRUPT, WALL = 0x4206, 0x4207, 0x40000000
+FUTEX = {"x86_64": "202", "aarch64": "98"}.get(platform.machine(), "")
+"""The number of the system call in which threads wait for each other."""
 
 
 @pytest.fixture
@@ -194,19 +197,28 @@ def test_a_worker_whose_device_thread_is_stuck_is_replaced_although_it_beats(tou
 
 
 def freeze_device_thread(pid: int) -> int:
-    """Stop the youngest thread of a worker that stays and is not ZeroMQ's: the device's, which waits in its work."""
-    threads = {thread.id for thread in psutil.Process(pid).threads()}
-    time.sleep(0.3)
-    threads &= {thread.id for thread in psutil.Process(pid).threads()}
-    names = {thread: Path(f"/proc/{pid}/task/{thread}/comm").read_text() for thread in threads}
-    thread = max(thread for thread, name in names.items() if not name.startswith("ZMQ"))
-    assert thread != pid
+    """Stop the thread of a worker that waits with a limit: the device's, in its work; others wait for good."""
+    found: list[int] = []
+
+    def waits() -> bool:
+        threads = [thread.id for thread in psutil.Process(pid).threads() if thread.id != pid]
+        found[:] = [thread for thread in threads if waits_with_a_limit(pid, thread)]
+        return len(found) == 1
+
+    wait_for(waits)
+    (thread,) = found
     wait_for(lambda: sleeps(pid, thread))
     libc = ctypes.CDLL(None, use_errno=True)
     for request in (PTRACE_SEIZE, PTRACE_INTERRUPT):
         if libc.ptrace(request, thread, None, None):
             pytest.skip(f"this system lets nobody stop a thread: {os.strerror(ctypes.get_errno())}")
     return thread
+
+
+def waits_with_a_limit(pid: int, thread: int) -> bool:
+    """Is a thread in futex(2), with a time after which it wakes?"""
+    words = Path(f"/proc/{pid}/task/{thread}/syscall").read_text().split()
+    return words[0] == FUTEX and words[4] != "0x0"
 
 
 def sleeps(pid: int, thread: int) -> bool:
