@@ -27,6 +27,11 @@ def at_hand(engine: Engine, job: Job, model_id: str, priority: LoadPriority) -> 
     return bring(engine, job, assigned_model(job, model_id), wish)
 
 
+def limit_bytes(engine: Engine, resident: Resident) -> int:
+    """What the model and a run of it may take together, by the fraction of its configuration; 0 for no bound."""
+    return int(resident.resolved.memory_fraction * engine.keeper.room().total)
+
+
 @contextmanager
 def in_use(engine: Engine, resident: Resident) -> Iterator[None]:
     """Nobody takes the model away; whatever fails meanwhile is noted of its health, and what it changed is put back."""

@@ -24,7 +24,7 @@ from worker.job import Job
 from worker.loading import Brought, changed_file
 from worker.outputs import OutputFolder
 from worker.resident import Resident
-from worker.using import at_hand, in_use
+from worker.using import at_hand, in_use, limit_bytes
 
 Loras = tuple[tuple[str, float], ...] | None
 CHOSEN_SEED_BITS = 32
@@ -99,7 +99,6 @@ def _check_control(resident: Resident, placed: Given) -> None:
 def _order(
     engine: Engine, job: Job, resident: Resident, command: c.Generate, *, seed: int, placed: Given, loras: Loras
 ) -> DrawOrder:
-    fraction = resident.resolved.memory_fraction
     return DrawOrder(
         prompt=command.prompt or "",
         negative_prompt=command.negative_prompt,
@@ -116,7 +115,7 @@ def _order(
         control_field=f"attachments[{placed.control}]",
         fields=(f"attachments[{placed.picture}]", f"attachments[{placed.mask}]"),
         strength=command.strength,
-        limit_bytes=int(fraction * engine.keeper.room().total),
+        limit_bytes=limit_bytes(engine, resident),
         max_side=engine.spec.max_side,
     )
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from protocol.checks import MAX_SEED
 from protocol.enums import BenchmarkType, Tier
 from protocol.errors import ErrorCode, Fault
 from protocol.records import Record
@@ -22,12 +23,12 @@ from worker.devices.base import Drawing, DrawOrder
 from worker.engine import Engine
 from worker.job import Job
 from worker.resident import Resident
+from worker.using import limit_bytes
 
 VARIANT_RUNS = 3
 """Timed runs of a variant at the most, after one of warm-up."""
 
 DENSE_SECONDS, USUAL_SECONDS = 0.002, 0.02
-SEED_RANGE = 1 << 63
 PHASES = ("encode_ms", "denoise_ms", "decode_ms")
 NOT_A_VARIANT = frozenset({ErrorCode.INSUFFICIENT_MEMORY, ErrorCode.INVALID_ARGUMENT})
 """What ends a variant and not the benchmark."""
@@ -83,9 +84,7 @@ class Runner:
     def timed(self) -> Timed:
         """The runs that were asked for, or as many as a stress lasts."""
         settings = self._settings
-        if not settings.stress_seconds:
-            return self._series(settings.shape, settings.runs)
-        return self._series(settings.shape, None)
+        return self._series(settings.shape, None if settings.stress_seconds else settings.runs)
 
     def variants(self) -> Iterator[dict[str, Any]]:
         """Every variant, as the reply has it. Raises Fault for what ends the benchmark."""
@@ -152,7 +151,7 @@ class Runner:
         wall_ms = (time.perf_counter() - began) * 1000
         self.timed_seconds += wall_ms / 1000
         if shape == self._settings.shape:
-            self._mean_seconds = sum(times) / len(times) / 1000
+            self._mean_seconds = wall_ms / len(times) / 1000
         return Timed(
             times_ms=times,
             wall_ms=wall_ms,
@@ -192,7 +191,7 @@ class Runner:
         return drawing, (time.perf_counter() - began) * 1000
 
     def _order(self, shape: Shape, *, watched: bool) -> DrawOrder:
-        settings, fraction = self._settings, self._resident.resolved.memory_fraction
+        settings = self._settings
         return DrawOrder(
             prompt=settings.prompt,
             negative_prompt=settings.negative_prompt,
@@ -200,9 +199,9 @@ class Runner:
             height=shape.height,
             steps=settings.steps,
             guidance_scale=settings.guidance_scale,
-            seeds=[(settings.seed + index) % SEED_RANGE for index in range(shape.batch_size)],
+            seeds=[(settings.seed + index) % (MAX_SEED + 1) for index in range(shape.batch_size)],
             scheduler=settings.scheduler,
-            limit_bytes=int(fraction * self._engine.keeper.room().total),
+            limit_bytes=limit_bytes(self._engine, self._resident),
             max_side=self._engine.spec.max_side,
             watched=watched,
         )

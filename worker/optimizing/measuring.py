@@ -15,7 +15,7 @@ from worker.engine import Engine
 from worker.job import Job
 from worker.optimizing.settings import Settings
 from worker.resident import Resident
-from worker.using import in_use
+from worker.using import in_use, limit_bytes
 
 SMALL_SIDE = 256
 """Where no side is asked for: the model's own, up to this."""
@@ -82,7 +82,7 @@ def _order(engine: Engine, resident: Resident, settings: Settings, prompt: str, 
         steps=settings.steps,
         guidance_scale=None,
         seeds=[settings.seed],
-        limit_bytes=int(resident.resolved.memory_fraction * engine.keeper.room().total),
+        limit_bytes=limit_bytes(engine, resident),
         max_side=engine.spec.max_side,
         watched=watched,
         latents=True,

@@ -86,14 +86,17 @@ class Optimizer:
         except BaseException:
             self.undo()
             raise
-        if self.kept:
-            self.resident.original = self._found_original or self._found
+        # Every load on the way was one under a configuration, after which nothing is to be restored.
+        self.resident.original = self._found_original or (self._found if self.kept else None)
         self._job.phases["steps_ms"] = (time.perf_counter() - began) * 1000
 
     def undo(self) -> None:
         """The model under the configuration that it had; a command that was stopped does this all the same."""
         held = self._engine.cache.get(self._model_id)
-        if held is None or held.configuration == self._found:
+        if held is None:
+            return
+        if held.configuration == self._found:
+            held.original = self._found_original
             return
         assign = msgspec.structs.replace(self._job.assign, deadline_ms=None)
         try:
@@ -139,8 +142,7 @@ class Optimizer:
             pin=held is not None and held.pinned,
         )
         with job.quiet():
-            brought = bring(self._engine, job, assigned_model(job, self._model_id), wish)
-        brought.resident.configuration = configuration
+            bring(self._engine, job, assigned_model(job, self._model_id), wish)
 
     def _measured(self) -> Measure:
         return measure(self._engine, self._job, self.resident, self._settings)
