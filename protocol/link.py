@@ -308,7 +308,8 @@ class WorkerSpec(Record, frozen=True, kw_only=True):
     """All that a device worker is told at its start; it reads neither environment nor configuration file.
 
     `key_file` holds the CURVE keys for the link, where it has some.
-    `budget_bytes` is the VRAM of a cpu or virtual device; `max_side` bounds a client's pictures, in pixels.
+    `budget_bytes` is the VRAM of a cpu or virtual device; `max_side` bounds a client's pictures, in pixels,
+    and `max_images` one batch of them.
     `ram_tier_fd` is its inherited channel to the machine's RAM tier, of `ram_budget_bytes` for all workers; -1: it has
     a tier of that size for itself.
     """
@@ -328,6 +329,7 @@ class WorkerSpec(Record, frozen=True, kw_only=True):
     heartbeat_ms: int = 500
     telemetry_ms: int = 1000
     max_side: int = 8192
+    max_images: int = 64
 
 
 class CatalogSpec(Record, frozen=True, kw_only=True):

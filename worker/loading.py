@@ -16,7 +16,7 @@ from modelfiles.contents import Content
 from modelfiles.model import ModelFile, inspect
 from modelfiles.modes import check_channels, check_parts
 from modelfiles.paths import named
-from protocol.enums import LoadingStrategy, LoadPriority, LoadSource, ModelPrecision, Tier
+from protocol.enums import LoadingStrategy, LoadPriority, LoadSource, Tier
 from protocol.errors import ErrorCode, Fault, Recovery
 from protocol.link import ModelRef, Prefetch
 from protocol.records import ModelLoadConfiguration, Record
@@ -353,7 +353,8 @@ def _admit(
     try:
         engine.keeper.admit(needed, replaced, coming)
     except Fault as fault:
-        smaller = _smaller(engine, model_id, file, resolved)
+        own, total = resolved.precision, engine.keeper.room().total
+        smaller = precision.smaller(file, own, engine.device.precisions, total, (model_id, engine.spec.device_id))
         raise Fault(
             fault.code,
             f"{model_id}: {fault.info.message}",
@@ -361,19 +362,6 @@ def _admit(
             details=fault.info.details,
             recovery=smaller + fault.info.recovery,
         ) from None
-
-
-def _smaller(engine: Engine, model_id: str, file: ModelFile, resolved: Resolved) -> list[Recovery]:
-    """The load in fewer bits, as many as would fit the device."""
-    device, total = engine.device, engine.keeper.room().total
-    own = precision.estimate_bytes(file, resolved.precision)
-    for choice in (*precision.WHOLE, ModelPrecision.Int8, ModelPrecision.Int4):
-        size = precision.estimate_bytes(file, choice)
-        if choice in device.precisions and size < own and size <= total:
-            configuration = {"precision": choice.value}
-            parameters = {"model_id": model_id, "device_id": engine.spec.device_id, "configuration": configuration}
-            return [Recovery(action="load_model", description=f"load in {choice.value}", parameters=parameters)]
-    return []
 
 
 def _promote(engine: Engine, job: Job, resident: Resident) -> int:

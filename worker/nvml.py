@@ -6,7 +6,6 @@ name in `missing`; one of a GPU that is lost raises, since nothing goes on then.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -50,7 +49,6 @@ class Gpu:
 
     def __init__(self, uuid: str) -> None:
         pynvml.nvmlInit()
-        self._lock = threading.Lock()
         self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
         self._is_instance = uuid.casefold().startswith("mig-")
         # Sensors are the whole GPU's; an instance's handle has none.
@@ -63,32 +61,6 @@ class Gpu:
 
     def memory(self) -> Memory:
         """Raises `pynvml.NVMLError`: without this nothing can be placed."""
-        with self._lock:
-            return self._memory()
-
-    def sensors(self) -> Sensors:
-        """Raises `pynvml.NVMLError` where the GPU is lost."""
-        with self._lock:
-            missing: dict[str, str] = {}
-            whole, own = self._whole, self._handle
-            gpu = GpuReading(
-                driver_reserved_bytes=_tried(missing, "gpu.driver_reserved_bytes", self._driver_reserved),
-                uncorrected_ecc_errors=_tried(missing, "gpu.uncorrected_ecc_errors", lambda: _ecc(whole)),
-                throttle_reasons=_tried(missing, "gpu.throttle_reasons", lambda: _throttle_reasons(whole)),
-                processes=_tried(missing, "gpu.processes", lambda: _processes(own)),
-            )
-            return Sensors(
-                utilization=_tried(missing, "utilization", lambda: _utilization(own)),
-                temperature_c=_tried(missing, "temperature_c", lambda: _temperature(whole)),
-                power_w=self._metered(missing, "power_w", lambda: pynvml.nvmlDeviceGetPowerUsage(whole) / 1000),
-                energy_j=self._metered(
-                    missing, "energy_j", lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(whole) / 1000
-                ),
-                gpu=gpu,
-                missing=missing,
-            )
-
-    def _memory(self) -> Memory:
         if self._second_version:
             try:
                 found = pynvml.nvmlDeviceGetMemoryInfo(self._handle, version=pynvml.nvmlMemory_v2)
@@ -97,8 +69,29 @@ class Gpu:
                 self._second_version = False
         return _memory(pynvml.nvmlDeviceGetMemoryInfo(self._handle), None)
 
+    def sensors(self) -> Sensors:
+        """Raises `pynvml.NVMLError` where the GPU is lost."""
+        missing: dict[str, str] = {}
+        whole, own = self._whole, self._handle
+        gpu = GpuReading(
+            driver_reserved_bytes=_tried(missing, "gpu.driver_reserved_bytes", self._driver_reserved),
+            uncorrected_ecc_errors=_tried(missing, "gpu.uncorrected_ecc_errors", lambda: _ecc(whole)),
+            throttle_reasons=_tried(missing, "gpu.throttle_reasons", lambda: _throttle_reasons(whole)),
+            processes=_tried(missing, "gpu.processes", lambda: _processes(own)),
+        )
+        return Sensors(
+            utilization=_tried(missing, "utilization", lambda: _utilization(own)),
+            temperature_c=_tried(missing, "temperature_c", lambda: _temperature(whole)),
+            power_w=self._metered(missing, "power_w", lambda: pynvml.nvmlDeviceGetPowerUsage(whole) / 1000),
+            energy_j=self._metered(
+                missing, "energy_j", lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(whole) / 1000
+            ),
+            gpu=gpu,
+            missing=missing,
+        )
+
     def _driver_reserved(self) -> int:
-        reserved = self._memory().reserved
+        reserved = self.memory().reserved
         if reserved is None:
             raise pynvml.NVMLError_FunctionNotFound
         return reserved

@@ -79,6 +79,20 @@ def estimate_bytes(file: ModelFile, precision: ModelPrecision) -> int:
     )
 
 
+def smaller(
+    file: ModelFile, own: ModelPrecision, precisions: Sequence[ModelPrecision], most_bytes: int, where: tuple[str, str]
+) -> list[Recovery]:
+    """The load in fewer bits than `own`, as many as take at most so many bytes; `where`: ids of model and device."""
+    model_id, device_id = where
+    for choice in (*WHOLE, ModelPrecision.Int8, ModelPrecision.Int4):
+        size = estimate_bytes(file, choice)
+        if choice in precisions and size < estimate_bytes(file, own) and size <= most_bytes:
+            configuration = {"precision": choice.value}
+            parameters = {"model_id": model_id, "device_id": device_id, "configuration": configuration}
+            return [Recovery(action="load_model", description=f"load in {choice.value}", parameters=parameters)]
+    return []
+
+
 def refuse_packed(file: ModelFile) -> None:
     """Raise Fault NOT_SUPPORTED for numbers that mean nothing by themselves; a single file's scaled fp8 is unscaled."""
     if file.packed and not (file.kind is Kind.SINGLE and file.packed.startswith(SCALED_FP8)):

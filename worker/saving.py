@@ -27,13 +27,16 @@ from worker.skeleton import CONFIG
 
 DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS = "diffusion_pytorch_model.safetensors", "model.safetensors"
 
+UNFINISHED = ".part"
+"""Ends the name of a folder that is being written; the writer's process id stands before it."""
+
 
 @contextmanager
 def whole_folder(place: Path) -> Iterator[Path]:
     """A folder to write into, which is at `place` once that is done, and gone where it was not. Raises OSError."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    made = place.parent / f".{place.name}.{os.getpid()}.part"
-    shutil.rmtree(made, ignore_errors=True)
+    _clear_leftovers(place.parent)
+    made = place.parent / f".{place.name}.{os.getpid()}{UNFINISHED}"
     made.mkdir()
     try:
         yield made
@@ -45,6 +48,14 @@ def whole_folder(place: Path) -> Iterator[Path]:
         _sync(place.parent)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Remove what workers wrote that were killed in the middle of it."""
+    for left in folder.glob(f".*{UNFINISHED}"):
+        writer = left.name.removesuffix(UNFINISHED).rpartition(".")[2]
+        if writer == str(os.getpid()) or not Path("/proc", writer).exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def save(

@@ -112,4 +112,5 @@ def worker_spec(settings: Settings, device: FoundDevice, link: str, generation: 
         heartbeat_ms=settings.heartbeat_ms,
         telemetry_ms=settings.telemetry_ms,
         max_side=settings.limits.max_side,
+        max_images=settings.limits.num_images,
     )

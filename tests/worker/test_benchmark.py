@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from protocol.enums import BenchmarkType, LoadSource, ReplyState
 from protocol.errors import ErrorCode
 from protocol.records import ModelBenchmarkConfiguration, ModelLoadConfiguration, ModelMemoryOptimization
 from protocol.replies import BenchmarkModelReply, LoadModelReply
-from tests.worker.bench import Bench
+from tests.worker.bench import Bench, worker_spec
 from worker.devices.base import Drawing, DrawOrder
 from worker.devices.cpu import CpuDevice
 from worker.devices.readings import Sensors
@@ -114,6 +115,12 @@ def test_variants_stand_in_a_table_with_what_each_took(cpu: Bench, orders: list[
     assert peaks == sorted(peaks) and len(set(peaks)) == 3
     assert all(one["throughput"] == pytest.approx(1000 / one["average_ms"]) for one in variants)
     assert len(orders) == 1 + 2 + 3 * (1 + 2), "watched, timed, and of each variant one to warm up"
+
+
+def test_batches_end_at_the_limit_that_is_in_force(profiles: Path) -> None:
+    bench = Bench(profiles, worker_spec(profiles, "virtual:0", max_images=4))
+    variants = benchmark(bench, ONE, test_batch_sizes=True).results.benchmark_configuration["variants"]
+    assert [one["batch_size"] for one in variants] == [1, 2, 4]
 
 
 def test_a_variant_that_does_not_fit_says_so_and_the_others_go_on(cpu: Bench) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from worker.job import Job, Progress
 from worker.optimizing import optimizer
 from worker.optimizing.settings import settings_of
 from worker.optimizing.steps import BOUNDS, TABLE, steps_of
+from worker.saving import whole_folder
 
 SD15, ONE = "tiny-sd15", "one.vmodel.json"
 MEMORY, SPEED, QUALITY = Target.Memory, Target.Speed, Target.Quality
@@ -262,6 +264,16 @@ def test_a_name_that_exists_is_refused_before_anything_is_tried(bench: Bench, be
     assert draw(bench) == before
     none = bench.reply(OptimizeModelReply, command(MEMORY, OptimizationLevel.NONE, save_optimized=True), SD15)
     assert none.optimized_model is None and "level None" in none.warnings[0]
+
+
+def test_what_a_killed_worker_left_half_written_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    gone, alive = tmp_path / ".one.999999999.part", tmp_path / f".two.{os.getppid()}.part"
+    for folder in (gone, alive):
+        folder.mkdir()
+    with whole_folder(tmp_path / "made") as folder:
+        (folder / "file").write_text("x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([alive.name, "made"])
+    assert (tmp_path / "made" / "file").read_text() == "x"
 
 
 @pytest.mark.parametrize("when", ["before", "while"])

@@ -34,7 +34,7 @@ MOST_TIMES = 1000
 
 def benchmark_model(engine: Engine, job: Job, command: c.BenchmarkModel) -> BenchmarkModelReply:
     """Load the model where it is not there, run it, and tell what was measured. Raises Fault."""
-    limits = msgspec.structs.replace(Limits(), max_side=engine.spec.max_side)
+    limits = msgspec.structs.replace(Limits(), max_side=engine.spec.max_side, num_images=engine.spec.max_images)
     settings = settings_of(command, limits)
     job.warnings += [f"{FIELD}{name} is no parameter of a benchmark" for name in settings.unknown]
     brought = at_hand(engine, job, command.model_id, command.priority)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any
-
 from protocol import commands as c
 from protocol.checks import MAX_SEED
 from protocol.enums import BenchmarkType
-from protocol.errors import invalid
 from protocol.records import ModelBenchmarkConfiguration, Record
 from protocol.replies import Limits
+from worker.parameters import Parameters
 
 PROMPT = "a lighthouse at the sea, in the evening"
 SEED = 1
@@ -55,9 +51,9 @@ class Settings(Record, frozen=True, kw_only=True):
 def settings_of(command: c.BenchmarkModel, limits: Limits) -> Settings:
     """What the command asks for. Raises Fault INVALID_ARGUMENT."""
     asked, kind = command.configuration, command.benchmark_type
-    parameters = _Parameters(asked.parameters)
+    parameters = Parameters(asked.parameters, FIELD, limits.prompt_bytes)
     guidance = parameters.number("guidance_scale", None, 0.0, 1000.0)
-    seconds = parameters.number("duration_seconds", STRESS_SECONDS, 0.001, MOST_STRESS_SECONDS) or 0.0
+    seconds = parameters.number("duration_seconds", STRESS_SECONDS, 0.001, MOST_STRESS_SECONDS)
     shape = Shape(width=asked.input_width, height=asked.input_height, batch_size=asked.batch_size)
     return Settings(
         type=kind,
@@ -68,11 +64,11 @@ def settings_of(command: c.BenchmarkModel, limits: Limits) -> Settings:
         runs=command.benchmark_runs,
         track_memory=command.track_memory_usage or kind is BenchmarkType.MEMORY,
         stress_seconds=seconds if kind is BenchmarkType.STRESS else 0.0,
-        prompt=parameters.text("prompt", PROMPT, limits),
-        negative_prompt=parameters.text("negative_prompt", "", limits),
-        seed=int(parameters.number("seed", SEED, 0, MAX_SEED) or 0),
+        prompt=parameters.text("prompt", PROMPT),
+        negative_prompt=parameters.text("negative_prompt", ""),
+        seed=parameters.whole("seed", SEED, 0, MAX_SEED) or 0,
         guidance_scale=guidance,
-        scheduler=parameters.text("scheduler", "", limits),
+        scheduler=parameters.text("scheduler", ""),
         unknown=parameters.unknown(),
     )
 
@@ -97,33 +93,3 @@ def _variants(
 def _scaled(side: int, scale: float, limits: Limits) -> int:
     whole = int(side * scale) // limits.side_multiple * limits.side_multiple
     return min(max(limits.min_side, whole), limits.max_side)
-
-
-class _Parameters:
-    """The free parameters, each asked for by its name; what nobody asked for is unknown."""
-
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        self._given = given
-        self._asked: set[str] = set()
-
-    def text(self, name: str, otherwise: str, limits: Limits) -> str:
-        self._asked.add(name)
-        value = self._given.get(name)
-        if value is None:
-            return otherwise
-        if not isinstance(value, str) or len(value.encode(errors="replace")) > limits.prompt_bytes:
-            raise invalid(FIELD + name, value, f"a text of at most {limits.prompt_bytes} bytes")
-        return value
-
-    def number(self, name: str, otherwise: float | None, low: float, high: float) -> float | None:
-        self._asked.add(name)
-        value = self._given.get(name)
-        if value is None:
-            return otherwise
-        right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not right or not low <= value <= high:
-            raise invalid(FIELD + name, value, f"a number from {low:g} to {high:g}")
-        return float(value) if isinstance(otherwise, float) or otherwise is None else value
-
-    def unknown(self) -> tuple[str, ...]:
-        return tuple(sorted(self._given.keys() - self._asked))

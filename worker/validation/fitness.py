@@ -89,12 +89,8 @@ class Fitness:
 
     def _smaller(self, could_bytes: int) -> list[Recovery]:
         """Loads that take less: in fewer bits, as many as fit, or in parts that wait in host memory."""
-        own, found = precision.estimate_bytes(self._file, self._resolved.precision), []
-        for choice in (*precision.WHOLE, ModelPrecision.Int8, ModelPrecision.Int4):
-            size = precision.estimate_bytes(self._file, choice)
-            if choice in self._engine.device.precisions and size < own and size <= could_bytes:
-                found.append(self._load(f"load in {choice.value}", precision=choice.value))
-                break
+        own, where = self._resolved.precision, (self._model_id, self._engine.spec.device_id)
+        found = precision.smaller(self._file, own, self._engine.device.precisions, could_bytes, where)
         for flag in ("enable_cpu_offloading", "enable_model_splitting"):
             if not self._engine.device.refuses(flag):
                 words = flag.removeprefix("enable_").replace("_", " ")
