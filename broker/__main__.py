@@ -49,6 +49,7 @@ def main() -> int:
     except zmq.ZMQError as error:
         sys.stderr.write(f"vrambroker: cannot bind {spec.commands}, {spec.events}: {error}\n")
         return ADDRESS_IN_USE
+    spec = msgspec.structs.replace(spec, events=sockets.publisher.address)
     journal = _journal(spec.data)
     store = journal or MemoryStore()
     notebook = Notebook(spec.data)

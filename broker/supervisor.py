@@ -13,26 +13,22 @@ import selectors
 import signal
 import sys
 import time
-from pathlib import Path
 
 import msgspec
 
-from broker.descriptors import raise_limit
-from broker.devices import FoundDevice, find_devices
+from broker.devices import FoundDevice
 from broker.launch import memory, orphans, specs
 from broker.launch.child import Child
 from broker.launch.local import LocalLauncher, LocalProcess
 from broker.launch.ram import MachineRam
-from broker.premises import refuse_open_addresses
 from broker.restarts import RestartPolicy, broker_limits
 from broker.runtime import RuntimeFolder
 from protocol import supervision as s
 from protocol.link import CATALOG_ID
-from settings import host, logs
-from settings.config import ConfigError, Settings, load
+from settings import host
+from settings.config import ConfigError, Settings
 from settings.endpoints import Endpoints
 from settings.logs import Logger
-from settings.printable import printable
 from settings.stops import StopSignals
 
 BROKER = "broker"
@@ -57,23 +53,6 @@ WORKERS_MEMORY_TURNS = 10
 """The broker's memory is looked at every half second, the workers' at every tenth look."""
 
 _log = Logger()
-
-
-def run(config: Path | None, stops: StopSignals) -> int:
-    """Serve in the foreground until SIGINT, SIGTERM or SIGHUP. 0 after a clean stop, 2 for settings that cannot be
-    obeyed."""
-    try:
-        settings = load(config)
-        refuse_open_addresses(settings)
-        devices = find_devices(settings)
-        folder = RuntimeFolder(settings)
-        with folder.held():
-            logs.configure("supervisor")
-            raise_limit()
-            return Supervisor(settings, devices, stops, folder).serve()
-    except ConfigError as error:
-        sys.stderr.write(f"vrambroker: {printable(str(error))}\n")
-        return 2
 
 
 class Supervisor:

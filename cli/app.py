@@ -63,14 +63,20 @@ def root(
         str | None,
         typer.Option("--key", "-k", help="The key to connect with: its file, or its name in this broker's folder."),
     ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="The broker's TOML file, which says where it is.")
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=show_version, help="Show the version, and end.")
     ] = False,
 ) -> None:
     """Starts a broker, and talks to one."""
+    from settings.config import choose_file
     from settings.keys import choose
 
     context.obj = endpoint
+    if config:
+        choose_file(config)
     if key:
         choose(key)
 

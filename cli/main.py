@@ -30,7 +30,7 @@ def serve(config: Path | None) -> int:
     """Run a broker in the foreground; the exit status."""
     ensure_streams()
     stops = StopSignals()
-    from broker.supervisor import run  # noqa: PLC0415 - the other commands never need it
+    from broker.serving import run  # noqa: PLC0415 - the other commands never need it
 
     return run(config, stops)
 

@@ -27,7 +27,9 @@ from protocol.commands import Cancel, Command, Ping
 from protocol.errors import ErrorInfo
 from protocol.recovery import command_line
 from protocol.replies import ProgressReply, Reply
-from settings.config import ConfigError
+from settings import addresses
+from settings.config import DEFAULT_COMMANDS, ConfigError
+from settings.keys import holders
 from settings.printable import printable
 
 FAILED = 1
@@ -94,11 +96,19 @@ def session(endpoint: str | None, as_json: bool) -> Iterator[Session]:
 def connect(endpoint: str | None) -> Client:
     """A client; a malformed endpoint is a usage error."""
     try:
-        return Client(endpoint)
+        return Client(endpoint and checked_endpoint(endpoint, DEFAULT_COMMANDS))
     except zmq.ZMQError as error:
         fail(f"'{endpoint}' is no endpoint to connect to: {error}", USAGE)
     except ConfigError as error:
         fail(str(error), USAGE)
+
+
+def checked_endpoint(endpoint: str, default: str) -> str:
+    """An endpoint as it was typed, where it is one; else a usage error that says what was probably meant."""
+    try:
+        return addresses.checked(endpoint, default_port=int(default.rpartition(":")[2]))
+    except ValueError as error:
+        fail(f"'{endpoint}' is no endpoint to connect to: {error}", USAGE)
 
 
 def _cancel(session: Session) -> None:
@@ -121,8 +131,7 @@ def orderly(as_json: bool = False) -> Iterator[None]:
         Terminal(stderr=True).print(failure_panel(readable(failure.info)))
         raise SystemExit(FAILED) from None
     except NoAnswer as silence:
-        hint = "" if silence.connected else "; start one with `vrambroker serve`"
-        fail(f"{silence}{hint}", NO_BROKER)
+        fail(f"{silence}{_hint(silence)}", NO_BROKER)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:
@@ -131,6 +140,19 @@ def orderly(as_json: bool = False) -> Iterator[None]:
         raise SystemExit(0) from None
     except (OSError, UnexpectedReply) as error:
         fail(str(error), FAILED)
+
+
+def _hint(silence: NoAnswer) -> str:
+    """What to do about a broker that does not answer."""
+    if silence.connected:
+        return ""
+    if not silence.refusal:
+        return "; start one with `vrambroker serve`, or say where it is with --endpoint or --config"
+    with suppress(ConfigError):
+        folder, names = holders()
+        known = f"those there: {', '.join(names)}" if names else "none is there that this user may read"
+        return f"; choose one with --key NAME or --key FILE. Names are looked for in {folder}: {known}"
+    return "; choose one with --key FILE"
 
 
 def fail(text: str, status: int) -> NoReturn:

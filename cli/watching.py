@@ -9,7 +9,7 @@ from rich.live import Live
 
 from cli.screens import devices as screens
 from cli.screens.events import event_line
-from cli.session import FAILED, FIRST_ANSWER_SECONDS, Session, connect, fail, orderly, session
+from cli.session import FAILED, FIRST_ANSWER_SECONDS, Session, checked_endpoint, connect, fail, orderly, session
 from cli.streams import write_json
 from cli.terminal import readable
 from client.answers import Answer, CommandFailed, NoAnswer, as_kind
@@ -17,6 +17,7 @@ from client.events import EventStream
 from client.sync import Client
 from protocol.commands import GetVramModelStatus, Hello, ListDevices, Ping
 from protocol.replies import GetVramModelStatusReply, HelloReply, ListDevicesReply
+from settings.config import DEFAULT_EVENTS
 
 POLL_SECONDS = 0.2
 
@@ -97,7 +98,7 @@ def events(
     endpoint: str | None, as_json: bool, *, topics: list[str], count: int | None, events_endpoint: str | None
 ) -> None:
     """Show what the broker publishes, a line each, until interrupted or until `count` events came."""
-    with session(endpoint, as_json) as this, EventStream(topics, events_endpoint) as stream:
+    with session(endpoint, as_json) as this, subscribed(this, topics, events_endpoint) as stream:
         for number, published in enumerate(stream, start=1):
             if as_json:
                 write_json(published.payload)
@@ -105,3 +106,10 @@ def events(
                 this.out.print(event_line(readable(published)), soft_wrap=True)
             if number == count:
                 return
+
+
+def subscribed(this: Session, topics: list[str], events_endpoint: str | None) -> EventStream:
+    """The broker's events, where it tells that they are unless an address is given."""
+    if events_endpoint is None:
+        return this.client.events(topics)
+    return EventStream(topics, checked_endpoint(events_endpoint, DEFAULT_EVENTS))

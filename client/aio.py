@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import zmq
@@ -17,6 +17,7 @@ import zmq.asyncio
 from client.aio_calls import AsyncCalls
 from client.answers import Answer, ClientClosed, CommandFailed
 from client.curve import CurveKeys
+from client.events import AsyncEventStream, events_address
 from client.ledger import RESEND_SECONDS, Flight, Ledger, Outcome
 from client.wire import WATCHED, event_of, is_large, prepare
 from protocol.commands import Command
@@ -40,7 +41,7 @@ class AsyncClient(AsyncCalls):
     ) -> None:
         self.endpoint = endpoint or find().commands
         self._curve = curve or CurveKeys.find()
-        self._ledger = Ledger(self.endpoint, encoding, resend_seconds)
+        self._ledger = Ledger(self.endpoint, encoding, resend_seconds, has_key=self._curve is not None)
         self._context: zmq.asyncio.Context | None = None
         self._socket: Any = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -71,6 +72,11 @@ class AsyncClient(AsyncCalls):
             self._socket.close(0)
             self._context.destroy(0)
             self._context = None
+
+    async def events(self, topics: Iterable[str] = ()) -> AsyncEventStream:
+        """A subscription at the address that this broker tells, with this client's key. Raises what `send` raises."""
+        address = events_address((await self.hello()).events, self.endpoint)
+        return AsyncEventStream(topics, address, encoding=self._ledger.encoding, curve=self._curve)
 
     async def answers(
         self, command: Command, attachments: Sequence[bytes] = (), *, timeout: float | None = None
@@ -155,10 +161,11 @@ class AsyncClient(AsyncCalls):
     async def _watch(self, monitor: Any) -> None:
         with contextlib.closing(monitor):
             while True:
-                if event_of(await monitor.recv_multipart()) == zmq.Event.HANDSHAKE_SUCCEEDED:
+                event = event_of(await monitor.recv_multipart())
+                if event == zmq.Event.HANDSHAKE_SUCCEEDED:
                     await self._transmit(self._ledger.reconnected())
                 else:
-                    self._ledger.connected = False
+                    self._ledger.parted(event)
 
     async def _tick(self) -> None:
         while True:

@@ -39,15 +39,19 @@ class CommandFailed(Fault):
 class NoAnswer(TimeoutError):
     """Nothing final came within the time that the client waits; the command may still be running.
 
-    The same command may be sent again with the same `request_id`: it never runs twice.
+    The same command may be sent again with the same `request_id`: it never runs twice. `refusal` says what a handshake
+    that failed tells about keys; empty where nobody was there, or somebody is connected.
     """
 
-    def __init__(self, request_id: str, endpoint: str, waited_seconds: float, connected: bool) -> None:
-        where = "the broker is connected" if connected else "no broker is connected"
+    def __init__(
+        self, request_id: str, endpoint: str, waited_seconds: float, *, connected: bool, refusal: str = ""
+    ) -> None:
+        where = "the broker is connected" if connected else refusal or "no broker is connected"
         super().__init__(f"no answer from {endpoint} within {waited_seconds:g} s ({where})")
         self.request_id = request_id
         self.endpoint = endpoint
         self.connected = connected
+        self.refusal = refusal
 
 
 class ClientClosed(RuntimeError):

@@ -15,6 +15,7 @@ from msgspec import Struct
 from client.curve import CurveKeys
 from protocol.enums import Encoding
 from protocol.events import EVENTS, MSGPACK_PREFIX, Event
+from settings.addresses import reachable
 from settings.endpoints import find
 
 _json = {word: msgspec.json.Decoder(kind) for word, kind in EVENTS.items()}
@@ -59,6 +60,12 @@ def decode(topic: str, payload: bytes) -> tuple[str, Event]:
     return topic, (_msgpack if packed else _json)[topic.split(".", 1)[0]].decode(payload)
 
 
+def events_address(told: str, commands: str) -> str:
+    """Where the events of the broker at `commands` are reached, whose `hello` told this address; "" where it told none:
+    then as the settings find them. Raises ConfigError."""
+    return reachable(told, beside=commands) if told else find().events
+
+
 def _connect(
     socket: Any, endpoint: str, topics: Iterable[str], encoding: Encoding, curve: CurveKeys | None
 ) -> Sequence:
@@ -87,6 +94,8 @@ def _published(frames: list[bytes], sequence: Sequence) -> Published | None:
 
 class EventStream:
     """A subscription, used by one thread: iterate over it, or `next` with a time. Close it, or use it in a `with`.
+
+    Without an endpoint it is that of the broker found on this machine; `Client.events` asks a broker for its own.
 
     `topics` are beginnings such as `telemetry.` or `job.<request_id>`; none means all.
     """

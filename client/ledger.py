@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import msgspec
+import zmq
 
 from client.answers import Answer, NoAnswer, UnexpectedReply
+from client.wire import refusal_of
 from protocol.actions import BY_COMMAND
 from protocol.codec import decode_reply, encode_command
 from protocol.commands import Attachment, Command
@@ -50,10 +52,14 @@ class Flight:
 
 
 class Ledger:
-    """Every flight by its request id; `endpoint` is only named in errors."""
+    """Every flight by its request id; `endpoint`, and whether there is a key, are only named in errors."""
 
-    def __init__(self, endpoint: str, encoding: Encoding, resend_seconds: float = RESEND_SECONDS) -> None:
+    def __init__(
+        self, endpoint: str, encoding: Encoding, resend_seconds: float = RESEND_SECONDS, *, has_key: bool = False
+    ) -> None:
         self.endpoint = endpoint
+        self._has_key = has_key
+        self._refusal = ""
         self.encoding = encoding
         self.resend_seconds = resend_seconds
         self.connected = False
@@ -114,7 +120,14 @@ class Ledger:
         """End what has waited too long, with NoAnswer."""
         for flight in [flight for flight in self.flights.values() if flight.deadline <= now]:
             del self.flights[flight.request_id]
-            flight.deliver(NoAnswer(flight.request_id, self.endpoint, flight.wait_seconds, self.connected))
+            silence = NoAnswer(
+                flight.request_id,
+                self.endpoint,
+                flight.wait_seconds,
+                connected=self.connected,
+                refusal=self._refusal,
+            )
+            flight.deliver(silence)
 
     def silent(self, now: float) -> list[Flight]:
         """The flights that are to be sent again because nothing was heard of them."""
@@ -128,7 +141,15 @@ class Ledger:
         """A connection stands. The flights to send again: all of them, unless it is the first connection."""
         again = list(self.flights.values()) if self._was_connected else []
         self.connected = self._was_connected = True
+        self._refusal = ""
         return again
+
+    def parted(self, event: int) -> None:
+        """No connection stands, or none came to stand, as this event of the socket's monitor tells."""
+        self.connected = False
+        if event == zmq.Event.CLOSED:  # an attempt to connect found nobody
+            self._refusal = ""
+        self._refusal = refusal_of(event, self._has_key) or self._refusal
 
     def fail_all(self, error: Exception) -> None:
         """End every flight."""

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import zmq
@@ -19,6 +19,7 @@ import zmq
 from client.answers import Answer, ClientClosed, CommandFailed
 from client.calls import Calls
 from client.curve import CurveKeys
+from client.events import EventStream, events_address
 from client.ledger import RESEND_SECONDS, Flight, Ledger, Outcome
 from client.wire import WATCHED, event_of, is_large, prepare, readable
 from protocol.commands import Command
@@ -87,8 +88,8 @@ class Client(Calls):
         resend_seconds: float = RESEND_SECONDS,
     ) -> None:
         self.endpoint = endpoint or find().commands
-        keys = curve or CurveKeys.find()
-        self._ledger = Ledger(self.endpoint, encoding, resend_seconds)
+        self._curve = keys = curve or CurveKeys.find()
+        self._ledger = Ledger(self.endpoint, encoding, resend_seconds, has_key=keys is not None)
         self._outbox: deque[Flight] = deque()
         self._closing = False
         self._lock = threading.Lock()
@@ -123,6 +124,11 @@ class Client(Calls):
     def connected(self) -> bool:
         """Whether a connection to the broker stands."""
         return self._ledger.connected
+
+    def events(self, topics: Iterable[str] = ()) -> EventStream:
+        """A subscription at the address that this broker tells, with this client's key. Raises what `send` raises."""
+        address = events_address(self.hello().events, self.endpoint)
+        return EventStream(topics, address, encoding=self._ledger.encoding, curve=self._curve)
 
     def submit(self, command: Command, attachments: Sequence[bytes] = (), *, timeout: float | None = None) -> Pending:
         """Send a command and do not wait.
@@ -208,10 +214,11 @@ class Client(Calls):
 
     def _watch(self) -> None:
         while readable(self._monitor):
-            if event_of(self._monitor.recv_multipart()) == zmq.Event.HANDSHAKE_SUCCEEDED:
+            event = event_of(self._monitor.recv_multipart())
+            if event == zmq.Event.HANDSHAKE_SUCCEEDED:
                 self._transmit(self._ledger.reconnected())
             else:
-                self._ledger.connected = False
+                self._ledger.parted(event)
 
     def _receive(self) -> None:
         for _ in range(DRAIN_MESSAGES):

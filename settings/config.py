@@ -16,12 +16,18 @@ from msgspec import Struct
 from protocol.enums import DeviceKind
 from protocol.replies import Limits
 from protocol.supervision import Preload, ProgressBudgets, Quota
-from settings import host
+from settings import addresses, host
+from settings.nearest import unknown_keys
 
 DEFAULT_COMMANDS = "tcp://127.0.0.1:5555"
 DEFAULT_EVENTS = "tcp://127.0.0.1:5556"
 DEFAULT_WEB = "127.0.0.1:9555"
 PREFIX = "VRAMBROKER_"
+VARIABLES = (
+    *("CONFIG", "RUNTIME", "DATA", "MODELS", "DEVICES", "PRELOAD", "VRAM", "RAM"),
+    *("DRAIN", "COMMANDS", "EVENTS", "WEB", "WORKERS", "KEY"),
+)
+"""What the environment may say, without the prefix."""
 
 _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 _UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -143,21 +149,21 @@ Table = TypeVar("Table", RestartLimits, ProgressBudgets, Quota)
 def load(config: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
     """The settings in force. Raises ConfigError."""
     env = os.environ if environment is None else environment
-    file = _file(config or (Path(env[f"{PREFIX}CONFIG"]) if env.get(f"{PREFIX}CONFIG") else None))
+    file = _file(config or _named_file(env))
 
     def text(variable: str, written: str | int | float | None) -> str | None:
         value = env.get(PREFIX + variable)
         return value if value else None if written is None else str(written)
 
-    runtime = Path(text("RUNTIME", file.runtime) or runtime_folder(env)).absolute()
+    runtime = _runtime(env, file)
     chosen: dict[str, Any] = {
         "runtime": runtime,
         "data": Path(text("DATA", file.data) or runtime / "data").absolute(),
         "outputs": Path(file.outputs or runtime / "outputs").absolute(),
-        "commands": text("COMMANDS", file.commands),
-        "events": text("EVENTS", file.events),
-        "web": text("WEB", file.web),
-        "workers": text("WORKERS", file.workers),
+        "commands": _address("commands", text("COMMANDS", file.commands)),
+        "events": _address("events", text("EVENTS", file.events)),
+        "web": _address("web", text("WEB", file.web)),
+        "workers": _address("workers", text("WORKERS", file.workers)),
         "models": _roots(text("MODELS", ":".join(file.models) if file.models else None)),
         "devices": devices(text("DEVICES", file.devices) or "auto"),
         "vram_bytes": _size("VRAM", text("VRAM", file.vram)),
@@ -181,11 +187,44 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
     return Settings(**{key: value for key, value in chosen.items() if value is not None})
 
 
-def runtime_folder(environment: Mapping[str, str] | None = None) -> Path:
-    """`VRAMBROKER_RUNTIME`, else the user's runtime folder, else one in the temporary folder."""
+class Place(Struct, frozen=True, kw_only=True):
+    """What clients need of the settings: the runtime folder, whether somebody named it, and addresses that are fixed.
+
+    An address is None where nothing fixes it.
+    """
+
+    runtime: Path
+    is_named: bool
+    commands: str | None = None
+    events: str | None = None
+
+
+def place(environment: Mapping[str, str] | None = None) -> Place:
+    """Where the broker of these settings is, by the same rules by which it is started. Raises ConfigError."""
     env = os.environ if environment is None else environment
-    if env.get(f"{PREFIX}RUNTIME"):
-        return Path(env[f"{PREFIX}RUNTIME"]).absolute()
+    file = _file(_named_file(env))
+    return Place(
+        runtime=_runtime(env, file),
+        is_named=bool(env.get(f"{PREFIX}RUNTIME") or file.runtime),
+        commands=_address("commands", env.get(f"{PREFIX}COMMANDS") or file.commands),
+        events=_address("events", env.get(f"{PREFIX}EVENTS") or file.events),
+    )
+
+
+def choose_file(path: Path) -> None:
+    """Use this TOML file in this process, as if `VRAMBROKER_CONFIG` said so."""
+    os.environ[f"{PREFIX}CONFIG"] = str(path)
+
+
+def _named_file(env: Mapping[str, str]) -> Path | None:
+    return Path(env[f"{PREFIX}CONFIG"]) if env.get(f"{PREFIX}CONFIG") else None
+
+
+def _runtime(env: Mapping[str, str], file: File) -> Path:
+    """`VRAMBROKER_RUNTIME`, else the file's, else the user's runtime folder, else one in the temporary folder."""
+    named = env.get(f"{PREFIX}RUNTIME") or file.runtime
+    if named:
+        return Path(named).absolute()
     if env.get("XDG_RUNTIME_DIR"):
         return Path(env["XDG_RUNTIME_DIR"]) / "vrambroker"
     return Path(tempfile.gettempdir()) / f"vrambroker-{os.getuid()}"
@@ -225,6 +264,20 @@ def size(text: str) -> int:
     if amount >= 2**63:
         raise ConfigError(f"'{text[:80]}' is no size: at most 8388607 TiB")
     return int(amount)
+
+
+_PORTS = {"commands": 5555, "events": 5556, "workers": 5557, "web": 9555}
+
+
+def _address(name: str, text: str | None) -> str | None:
+    """An address that can be bound. Raises ConfigError."""
+    if not text:
+        return None
+    try:
+        check = addresses.checked_web if name == "web" else addresses.checked
+        return check(text, default_port=_PORTS[name])
+    except ValueError as error:
+        raise ConfigError(f"{name} is '{text}': {error}") from None
 
 
 def _size(name: str, text: str | None) -> int | None:
@@ -314,7 +367,10 @@ def _file(path: Path | None) -> File:
         return File()
     try:
         with path.open("rb") as stream:
-            return msgspec.convert(tomllib.load(stream), File)
+            written = tomllib.load(stream)
+        if unknown := list(unknown_keys(written, File)):
+            raise ConfigError(f"configuration {path}: {'; '.join(unknown)}")
+        return msgspec.convert(written, File)
     except OSError as error:
         raise ConfigError(f"configuration {path} cannot be read: {error.strerror}") from None
     except (ValueError, msgspec.ValidationError) as error:

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from settings.config import DEFAULT_COMMANDS, DEFAULT_EVENTS, runtime_folder
+from settings.addresses import is_fixed, reachable
+from settings.config import DEFAULT_COMMANDS, DEFAULT_EVENTS, place
 
 FILE_NAME = "endpoints.json"
 
@@ -50,17 +51,27 @@ def read(runtime: Path, *, is_named: bool = True) -> Endpoints | None:
 
 
 def find() -> Endpoints:
-    """Where this user's broker should be: the environment, else the runtime folder's file, else the defaults."""
-    is_named = bool(os.environ.get("VRAMBROKER_RUNTIME"))
-    written = read(runtime_folder(), is_named=is_named)
-    commands = _fixed("VRAMBROKER_COMMANDS") or (written and written.commands) or DEFAULT_COMMANDS
-    events = _fixed("VRAMBROKER_EVENTS") or (written and written.events) or DEFAULT_EVENTS
+    """Where the broker of these settings should be: fixed by the environment, else as its runtime folder says, else
+    fixed by the configuration's file, else the defaults. Raises ConfigError."""
+    where = place()
+    written = read(where.runtime, is_named=where.is_named)
+    commands, events = (_fixed(f"VRAMBROKER_{name}") for name in ("COMMANDS", "EVENTS"))
     if written is None:
-        return Endpoints(commands=commands, events=events)
-    return msgspec.structs.replace(written, commands=commands, events=events)
+        return Endpoints(
+            commands=commands or _reached(where.commands) or DEFAULT_COMMANDS,
+            events=events or _reached(where.events) or DEFAULT_EVENTS,
+        )
+    return msgspec.structs.replace(
+        written,
+        commands=commands or reachable(written.commands),
+        events=events or reachable(written.events),
+    )
 
 
 def _fixed(variable: str) -> str | None:
     """An address that the environment fixes; port 0 or `*` is no address to connect to."""
-    address = os.environ.get(variable, "")
-    return None if not address or address.endswith((":0", ":*")) else address
+    return _reached(os.environ.get(variable, ""))
+
+
+def _reached(address: str | None) -> str | None:
+    return reachable(address) if address and is_fixed(address) else None

@@ -177,6 +177,19 @@ def own_key() -> KeyFile | None:
     return read_key(load().keys / f"{chosen}.key" if named else path)
 
 
+def holders() -> tuple[Path, list[str]]:
+    """The folder in which a key's name is looked for, and the names of the keys there that can be connected with.
+
+    Raises ConfigError.
+    """
+    folder = load().keys
+    try:
+        names = sorted(path.stem for path in folder.glob("*.key") if path.stem not in (SERVER, LOCAL_WORKERS))
+    except OSError:
+        names = []
+    return folder, names
+
+
 def choose(key: str) -> None:
     """Use this key in this process, as if `VRAMBROKER_KEY` said so."""
     os.environ[f"{PREFIX}KEY"] = key

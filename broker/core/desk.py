@@ -79,6 +79,7 @@ class Desk:
             actions=list(ACTIONS),
             limits=context.limits,
             conventions=c.Conventions(naming=job.spelling.naming, enums=job.spelling.enums),
+            events=context.spec.events,
         )
         self._answers.reply(job, reply)
 

@@ -38,6 +38,8 @@ class HelloReply(Reply, frozen=True, kw_only=True):
     actions: list[str]
     limits: Limits
     conventions: Conventions
+    events: str = ""
+    """Where events are published, as it is bound: on every interface, its host is the one that commands go to."""
 
 
 class HeldModel(Record, frozen=True, kw_only=True):

@@ -109,6 +109,15 @@ def test_no_broker_exits_3(vrambroker: Run) -> None:
     assert "no broker is connected" in " ".join(done.stderr.split())
 
 
+def test_an_endpoint_that_is_none_is_answered_with_the_one_meant(broker: Router, vrambroker: Run) -> None:
+    done = vrambroker("-e", "localhost", "ps")
+    assert done.returncode == 2
+    assert "did you mean tcp://localhost:5555?" in " ".join(done.stderr.split())
+    done = vrambroker("-e", broker.endpoint, "events", "--events-endpoint", "localhost")
+    assert done.returncode == 2
+    assert "did you mean tcp://localhost:5556?" in " ".join(done.stderr.split())
+
+
 def test_options_become_the_command(broker: Router, vrambroker: Run) -> None:
     words = "--precision float16 --priority high --keep-alive 5m --pin --attention-slicing --set tiles=4 -d cpu:1"
     assert vrambroker("-e", broker.endpoint, "load", "m", *words.split()).returncode == 0

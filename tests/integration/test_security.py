@@ -183,6 +183,31 @@ def test_events_reach_a_key(serving: Serving) -> None:
     assert json.loads(shown.stdout.splitlines()[0])
 
 
+def test_a_command_line_without_a_key_is_told_which_there_are(serving: Serving) -> None:
+    refused = serving.command("status")
+    assert refused.returncode == 3
+    said = " ".join(refused.stderr.split())
+    assert "it wants a key, and this client has none" in said
+    assert f"Names are looked for in {serving.keys.path}: those there: boss, gpu, host" in said
+
+
+def test_the_configuration_alone_says_where_the_broker_and_its_keys_are(serving: Serving) -> None:
+    place = serving.folder / "place.toml"
+    place.write_text(f'runtime = "{serving.folder / "runtime"}"\n')
+    command = [sys.executable, "-P", "-m", "cli", "--config", str(place), "-k", "host", "ps", "--json"]
+    bare = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    shown = subprocess.run(command, env=bare, capture_output=True, text=True, timeout=60, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)["devices"]
+
+
+def test_an_endpoint_alone_leads_to_the_events(serving: Serving) -> None:
+    with Client(serving.endpoints()["commands"], curve=serving.curve("host")) as client:
+        assert client.hello().events == serving.endpoints()["events"]
+        with client.events(["telemetry."]) as stream:
+            assert stream.next(10) is not None
+
+
 def test_a_client_without_a_key_hears_nothing_and_gives_up_in_time(serving: Serving) -> None:
     with Client(serving.endpoints()["commands"]) as client:
         for _ in range(3):

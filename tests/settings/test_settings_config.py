@@ -12,7 +12,7 @@ from protocol.enums import DeviceKind, ModelPrecision
 from protocol.replies import Limits
 from protocol.supervision import Preload
 from settings import host
-from settings.config import ConfigError, DeviceRequest, Settings, devices, load, runtime_folder, size
+from settings.config import ConfigError, DeviceRequest, Settings, devices, load, place, size
 
 MIB = 1 << 20
 Toml = Callable[[str], Path]
@@ -123,12 +123,12 @@ def test_the_process_environment_is_read_where_none_is_given(monkeypatch: pytest
     monkeypatch.setenv("VRAMBROKER_DRAIN", "7")
     monkeypatch.setenv("VRAMBROKER_RUNTIME", "/run/y")
     assert load().drain_seconds == 7
-    assert runtime_folder() == Path("/run/y")
+    assert place().runtime == Path("/run/y")
 
 
 def test_the_runtime_folder_is_the_users_own(tmp_path: Path) -> None:
-    assert runtime_folder({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / "vrambroker"
-    assert runtime_folder({}).name.startswith("vrambroker-")
+    assert place({"XDG_RUNTIME_DIR": str(tmp_path)}).runtime == tmp_path / "vrambroker"
+    assert place({}).runtime.name.startswith("vrambroker-")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from settings.config import ConfigError
 from settings.endpoints import Endpoints, find, read, write
 
 FOUND = Endpoints(
@@ -73,3 +74,39 @@ def test_any_free_port_is_no_address_to_go_to(runtime: Path, monkeypatch: pytest
     write(runtime, FOUND)
     monkeypatch.setenv("VRAMBROKER_COMMANDS", address)
     assert find().commands == FOUND.commands
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration that names a runtime folder, as `VRAMBROKER_CONFIG` says."""
+    monkeypatch.delenv("VRAMBROKER_RUNTIME")
+    path = tmp_path / "broker.toml"
+    path.write_text(f'runtime = "{tmp_path / "own"}"\ncommands = "tcp://0.0.0.0:7000"\nevents = "tcp://127.0.0.1:0"\n')
+    monkeypatch.setenv("VRAMBROKER_CONFIG", str(path))
+    return path
+
+
+def test_the_runtime_folder_of_the_configuration_is_looked_at(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    write(tmp_path / "own", FOUND)
+    assert find() == FOUND
+
+
+def test_addresses_of_the_configuration_are_tried_where_no_broker_wrote_its_own(file: Path) -> None:
+    assert find() == Endpoints(commands="tcp://127.0.0.1:7000", events="tcp://127.0.0.1:5556")
+
+
+def test_the_environment_wins_over_the_configuration(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VRAMBROKER_COMMANDS", "tcp://127.0.0.1:7001")
+    assert find().commands == "tcp://127.0.0.1:7001"
+
+
+def test_a_configuration_that_cannot_be_read_is_named(file: Path) -> None:
+    file.write_text("runtime = 1")
+    with pytest.raises(ConfigError, match=r"broker\.toml"):
+        find()
+
+
+def test_an_address_on_every_interface_is_reached_on_loopback(runtime: Path) -> None:
+    write(runtime, Endpoints(commands="tcp://0.0.0.0:7", events="tcp://*:8"))
+    assert (find().commands, find().events) == ("tcp://127.0.0.1:7", "tcp://127.0.0.1:8")
