@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from msgspec import UNSET
+
 from catalog.curation import Curator
 from catalog.info import BY_DEVICE, NO_RUNS, Include
 from catalog.library import Library
@@ -18,6 +20,7 @@ from catalog.marking import Marking, is_unmarked
 from catalog.newcomers import Newcomers
 from catalog.order import needs_usage
 from catalog.presence import device_status
+from catalog.refused import Refused
 from catalog.scan import Scan
 from catalog.search import device_compatibility, find_ids, search
 from catalog.sidecar import Sidecars
@@ -34,6 +37,9 @@ from protocol.link import ModelRef, UsageFact
 from protocol.records import ModelSearchResult
 from protocol.telemetry import DeviceReport
 
+MOST_REFUSED = 1000
+"""Refused files in one reply."""
+
 SCAN_FOLDER = "a folder beneath a model root"
 
 
@@ -43,7 +49,7 @@ class Catalogue:
     def __init__(self, store: Store, roots: Roots, sidecars: Sidecars) -> None:
         self._store, self._roots = store, roots
         self._newcomers = Newcomers(store, roots, sidecars)
-        self._library = Library(store)
+        self._library = Library(store, Refused(store, roots))
         self._curator = Curator(self._library, roots, sidecars)
 
     def refs(self) -> list[ModelRef]:
@@ -53,6 +59,14 @@ class Catalogue:
     def take_changed(self) -> tuple[list[ModelRef], list[str]]:
         """The models that changed since the last call, and the ids of those that are gone."""
         return self._library.take_changed()
+
+    def take_refusals(self) -> list[r.RefusedFile] | None:
+        """The files that scans refused, where any of them changed since the last call."""
+        return self._library.refused.take_changed()
+
+    def refusals(self) -> list[r.RefusedFile]:
+        """The files that scans refused."""
+        return self._library.refused.files
 
     def see_devices(self, devices: Sequence[DeviceReport]) -> None:
         """Take in where models are held now."""
@@ -124,7 +138,9 @@ class Catalogue:
     def finish_scan(self, finished: Scan) -> None:
         """Make a scan's changes durable and due to be told, be it done or given up."""
         self._store.commit()
-        self._library.note(finished.outcome.changed)
+        outcome = finished.outcome
+        self._library.note(outcome.changed)
+        self._library.refused.scanned(finished.folders, outcome.rejected, to_the_end=finished.is_done)
 
     def scan_reply(self, finished: Scan, request_id: str) -> r.ScanModelsReply:
         outcome = finished.outcome
@@ -197,6 +213,7 @@ class Catalogue:
             total_pages=page.total_pages,
             type_distribution=page.type_distribution,
             status_distribution=page.status_distribution,
+            rejected=self._library.refused.files[:MOST_REFUSED] if command.rejected else UNSET,
         )
 
     def _get_model_info(self, command: c.GetModelInfo, request_id: str) -> r.GetModelInfoReply:

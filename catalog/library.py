@@ -13,6 +13,7 @@ from catalog.ids import nearest
 from catalog.index import Index
 from catalog.info import Include, Shown, show
 from catalog.presence import Presence
+from catalog.refused import Refused
 from catalog.store import Store
 from catalog.usage import Totals
 from catalog.work import Steps
@@ -27,8 +28,9 @@ PIECE = 100
 class Library:
     """Every model, where it is held and how it was used. Belongs to one thread."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, refused: Refused) -> None:
         self.store = store
+        self.refused = refused
         self.held = Presence()
         self._index = Index()
         self._changed: dict[str, None] = {}
@@ -48,10 +50,13 @@ class Library:
         return there, [model_id for model_id in changed if model_id not in self.store.entries]
 
     def entry(self, model_id: str) -> Entry:
-        """A known model. Raises Fault MODEL_NOT_FOUND with the nearest ids."""
+        """A known model. Raises Fault MODEL_NOT_FOUND with the nearest ids; for a refused file's id, why it was."""
         found = self.store.entries.get(model_id)
         if found is not None:
             return found
+        fault = self.refused.fault(model_id)
+        if fault is not None:
+            raise fault
         near = nearest(model_id[:128], self.store.entries)
         hint = f"; nearest: {', '.join(near)}" if near else ""
         raise Fault(

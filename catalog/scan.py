@@ -45,7 +45,7 @@ class Outcome(Record, frozen=True, kw_only=True):
 
 
 class Scan:
-    """One scan in progress: iterate `steps` to its end, then read `outcome`. `entry_of` makes a new model's entry."""
+    """One scan in progress: iterate `steps` until it `is_done`, then read `outcome`. `entry_of` makes a new entry."""
 
     def __init__(
         self,
@@ -56,7 +56,8 @@ class Scan:
         entry_of: Callable[[ModelFile, Names], Entry],
     ) -> None:
         self._store, self._roots, self._depth, self._entry_of = store, roots, depth, entry_of
-        self._folders = list(folders)
+        self.folders = list(folders)
+        self.is_done = False
         self._names = Listings()
         self._added: list[str] = []
         self._updated: list[str] = []
@@ -80,7 +81,7 @@ class Scan:
         known = [entry.file.path for entry in self._store.entries.values() if self._covers(Path(entry.file.path))]
         seen: set[Path] = set()
         visited: set[str] = set()
-        for folder in self._folders:
+        for folder in self.folders:
             for found in discover(folder, self._roots, seen):
                 if isinstance(found, RejectedFile):
                     self._rejected[found.path] = found
@@ -93,10 +94,11 @@ class Scan:
                 yield from self._look_at(Path(path))
             yield
         self._store.commit()
+        self.is_done = True
 
     def _covers(self, path: Path) -> bool:
         # What no configured root contains any more is out of reach wherever the scan looks.
-        return any(path.is_relative_to(folder) for folder in self._folders) or not self._roots.contains(path)
+        return any(path.is_relative_to(folder) for folder in self.folders) or not self._roots.contains(path)
 
     def _look_at(self, path: Path) -> Steps:
         """Bring what lies at a path up to date; whatever goes wrong with it is its own trouble."""

@@ -40,6 +40,8 @@ DRAIN_SECONDS = 10.0
 MESSAGES_PER_TURN = 64
 PIECE = 500
 """Models told of in one message: the broker takes it in within a millisecond or two."""
+MOST_REFUSED = 4000
+"""Refused files that the broker knows by their ids."""
 
 
 class Job(Record, frozen=True, kw_only=True):
@@ -292,12 +294,17 @@ class Session:
     def _tell_all(self) -> None:
         self._catalogue.take_changed()
         refs = self._catalogue.refs()
+        self._catalogue.take_refusals()
+        self._send(link.CatalogRefusals(files=self._catalogue.refusals()[:MOST_REFUSED]))
         for start in range(0, max(len(refs), 1), PIECE):
             piece, more = refs[start : start + PIECE], start + PIECE < len(refs)
             self._send(link.CatalogEntries(entries=piece, complete=True, more=more, change="scanned"))
         self._send(link.Report(ready=True))
 
     def _tell_changes(self, change: str) -> None:
+        refusals = self._catalogue.take_refusals()
+        if refusals is not None:
+            self._send(link.CatalogRefusals(files=refusals[:MOST_REFUSED]))
         changed, gone = self._catalogue.take_changed()
         for start in range(0, len(changed), PIECE):
             self._send(link.CatalogEntries(entries=changed[start : start + PIECE], change=change))

@@ -22,6 +22,13 @@ def models(endpoint: str | None, as_json: bool, command: ListModels) -> None:
         this.answer(answer, catalogue.models_view(answer.reply, this.out.width))
 
 
+def rejected(endpoint: str | None, as_json: bool, command: ListModels) -> None:
+    """Show the files that scans found and refused."""
+    with session(endpoint, as_json) as this:
+        answer = as_kind(this.call(command), ListModelsReply)
+        this.answer(answer, catalogue.rejected_view(answer.reply.rejected or []))
+
+
 def info(endpoint: str | None, as_json: bool, command: GetModelInfo) -> None:
     """Show all that is known of one model."""
     with session(endpoint, as_json) as this:

@@ -28,13 +28,15 @@ def models(
     descending: Annotated[bool, typer.Option("--desc", help="Greatest first.")] = False,
     page: Annotated[int, typer.Option(min=1)] = 1,
     page_size: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    rejected: Annotated[bool, typer.Option("--rejected", help="The files that were refused, and why.")] = False,
     as_json: Json = False,
 ) -> None:
     """List the catalogue."""
     from cli.browsing import models as show
+    from cli.browsing import rejected as show_rejected
     from protocol.commands import ListModels
 
-    show(
+    (show_rejected if rejected else show)(
         context.obj,
         as_json,
         ListModels(
@@ -47,6 +49,7 @@ def models(
             page=page,
             page_size=page_size,
             include_details=True,
+            rejected=rejected or not as_json,
         ),
     )
 

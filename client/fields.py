@@ -57,6 +57,7 @@ class ListModelsFields(Common, total=False):
     sort_direction: SortDirection
     page: int
     page_size: int
+    rejected: bool
 
 
 class GetModelInfoFields(Common, total=False):

@@ -118,6 +118,8 @@ class ListModels(Command, frozen=True, kw_only=True, tag="list_models"):
     sort_direction: SortDirection = SortDirection.Ascending
     page: int = 1
     page_size: int = 20
+    rejected: bool = False
+    """The files that scans found and refused, too."""
 
 
 class GetModelInfo(ModelCommand, frozen=True, kw_only=True, tag="get_model_info"):

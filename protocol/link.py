@@ -26,6 +26,7 @@ from protocol.enums import (
 )
 from protocol.errors import ErrorCode
 from protocol.records import ModelLoadConfiguration, Record
+from protocol.replies import RefusedFile
 from protocol.telemetry import DeviceIdentity, DeviceReport, ModelResidency, Telemetry
 
 CATALOG_ID = "catalog"
@@ -207,7 +208,13 @@ class CatalogEntries(Message, frozen=True, kw_only=True, tag="catalog"):
     change: str = ""
 
 
-FromWorker = Register | Beat | Report | ModelChanged | Farewell | JobUpdate | CatalogEntries
+class CatalogRefusals(Message, frozen=True, kw_only=True, tag="refusals"):
+    """All files that scans found and refused; replaces what was known of them."""
+
+    files: list[RefusedFile]
+
+
+FromWorker = Register | Beat | Report | ModelChanged | Farewell | JobUpdate | CatalogEntries | CatalogRefusals
 
 # broker -> worker
 

@@ -6,7 +6,11 @@ import difflib
 from itertools import islice
 
 from broker.core.bulletin import Bulletin
-from protocol.link import CatalogEntries, ModelRef
+from broker.core.refusals import unknown_model
+from protocol.errors import Fault
+from protocol.link import CatalogEntries, CatalogRefusals, ModelRef
+from protocol.refused import refused_fault
+from protocol.replies import RefusedFile
 
 MOST_LOOKED_AT = 16
 """Ids of each trait that a wrong one is compared with: a comparison takes some 30 us."""
@@ -21,6 +25,7 @@ class Catalogue:
         self.ready = False
         self.heard_at = 0.0
         self.generation = 0
+        self._refused: dict[str, RefusedFile] = {}
         self._alike: dict[str, dict[str, None]] = {}
         self._told: set[str] = set()
         self.leaving: dict[str, str] = {}
@@ -60,6 +65,15 @@ class Catalogue:
             if not self._alike[trait]:
                 del self._alike[trait]
         bulletin.catalog(model_id, "removed", gone.revision)
+
+    def take_refusals(self, header: CatalogRefusals) -> None:
+        """Take in which files scans found and refused."""
+        self._refused = {file.model_id: file for file in header.files}
+
+    def unknown(self, model_id: str, field: str = "model_id") -> Fault:
+        """What is said of an id that no model has: why the file of that name was refused, or the nearest there are."""
+        file = self._refused.get(model_id)
+        return unknown_model(model_id, self.nearest(model_id), field) if file is None else refused_fault(file, field)
 
     def nearest(self, wanted: str, count: int = 3) -> list[str]:
         """Ids that are much like one that nobody knows, of those that begin, go on or end as it does.

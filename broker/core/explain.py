@@ -14,7 +14,6 @@ from broker.core.decision import COMING, Decision, Exclusion, Score
 from broker.core.fleet import Device
 from broker.core.jobs import Job, read_final
 from broker.core.placement import Request, decide, request_of, score
-from broker.core.refusals import unknown_model
 from broker.core.sharing import bytes_beside
 from protocol import commands as c
 from protocol import replies as r
@@ -218,7 +217,7 @@ def _model(command: c.Plan, context: Context) -> ModelRef:
             text = f"model_path is '{path[:200]}': the catalogue has no such model, and a plan registers none"
             raise Fault(ErrorCode.MODEL_NOT_FOUND, text, recovery=recovery)
     if known is None:
-        raise unknown_model(command.model_id, context.catalogue.nearest(command.model_id))
+        raise context.catalogue.unknown(command.model_id)
     if path and known.path != normpath(path):
         raise invalid("model_path", path, f"the path of {known.model_id}")
     if known.status is ModelStatus.Missing and not context.fleet.holders(known.model_id):

@@ -18,7 +18,7 @@ from broker.core.jobs import Job, Waiter, answers
 from broker.core.placement import follow, place
 from broker.core.queues import BY_PRIORITY
 from broker.core.quotas import Sender
-from broker.core.refusals import check_mode, unknown_model
+from broker.core.refusals import check_mode
 from broker.core.refusals import leaving as leaving_now
 from broker.core.together import act_on_all
 from modelfiles.profiles import SUFFIX as PROFILE_SUFFIX
@@ -323,7 +323,7 @@ class Intake:
         catalogue = self._context.catalogue
         found = catalogue.models.get(model_id)
         if found is None:
-            raise unknown_model(model_id, catalogue.nearest(model_id), "source_model_id")
+            raise catalogue.unknown(model_id, "source_model_id")
         return found
 
     def _check_unused(self, job: Job) -> None:
@@ -349,7 +349,7 @@ class Intake:
     def _check_model(self, job: Job, model_id: str) -> None:
         model = job.model
         if model is None:
-            raise unknown_model(model_id, self._context.catalogue.nearest(model_id))
+            raise self._context.catalogue.unknown(model_id)
         gone = model.status is ModelStatus.Missing and not isinstance(job.command, c.ValidateModel)
         if gone and not self._context.fleet.holders(model_id):
             raise Fault(ErrorCode.MODEL_NOT_FOUND, f"model_id is '{model_id}': its file is missing")

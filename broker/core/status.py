@@ -11,7 +11,6 @@ from broker.core.together import ALL, merge_pressure
 from protocol import commands as c
 from protocol import replies as r
 from protocol.enums import CoordinationMode, DeviceKind, JobState, ModelPrecision, ModelStatus, Tier
-from protocol.errors import ErrorCode, Fault
 from protocol.records import DevicePerformance, ModelMemoryUsage, ModelPerformance
 from protocol.telemetry import MemoryPressure, ModelResidency
 
@@ -23,8 +22,7 @@ def model_status(job: Job, command: c.GetVramModelStatus, context: Context) -> r
     named = context.fleet.find(command.device_id)
     devices = [named] if named is not None else list(context.fleet.devices.values())
     if command.model_id and command.model_id not in context.catalogue.models and context.catalogue.ready:
-        text = f"model_id is '{command.model_id[:128]}': the catalogue has no such model"
-        raise Fault(ErrorCode.MODEL_NOT_FOUND, text)
+        raise context.catalogue.unknown(command.model_id)
     held = [(device, model) for device in devices for model in _held(device, command.model_id)]
     now = context.clock()
     infos = [device.info(now, draining=context.draining) for device in devices]

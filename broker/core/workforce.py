@@ -7,42 +7,34 @@ waits for the restart.
 
 from __future__ import annotations
 
-import contextlib
 from functools import partial
 
 from broker.core.adoption import Adoption
 from broker.core.answers import Answers
 from broker.core.context import Context
 from broker.core.dispatch import Dispatch
+from broker.core.endings import Endings
 from broker.core.events import SendWorker, TellSupervisor, WorkerMessage
 from broker.core.finals import Accepted
 from broker.core.fleet import Device
 from broker.core.intake import Intake
-from broker.core.jobs import Job
 from broker.core.learning import learn, note_eviction
+from broker.core.librarian import Librarian
 from broker.core.renewal import proceed, renew
-from broker.core.retries import POISON_DEATHS, may_run_again
 from broker.core.saved import once_known
 from broker.core.vitals import STARTING, Vitals
-from protocol.codec import decode_reply
-from protocol.enums import Lane, ReplyState, Tier
-from protocol.errors import ErrorCode, ErrorInfo, Fault
+from protocol.enums import ReplyState, Tier
 from protocol.link import (
     CATALOG_ID,
     Beat,
-    CatalogEntries,
     Farewell,
     JobUpdate,
     ModelChanged,
     Register,
     Report,
-    UsageFact,
     Welcome,
 )
 from protocol.supervision import ChildExited, ChildReady, ChildServed, ChildStarted, KillChild, RecycleChild
-
-CATALOGUE_PATIENCE = 2.0
-"""The catalogue beats between steps of its one thread: it may be silent for as many times longer than a worker."""
 
 
 class Workforce:
@@ -54,6 +46,8 @@ class Workforce:
         self._dispatch = dispatch
         self._intake = intake
         self._adoption = Adoption(context, answers, dispatch)
+        self._endings = Endings(context, answers, intake)
+        self._librarian = Librarian(context, answers, dispatch, intake, adoption=self._adoption, endings=self._endings)
         self._vitals = Vitals(context.spec.silence_ms, context.spec.progress)
 
     def receive(self, message: WorkerMessage) -> None:
@@ -63,7 +57,7 @@ class Workforce:
             self._register(worker, header)
             return
         if worker == self._context.catalogue.worker:
-            self._from_catalog(message)
+            self._librarian.receive(message)
             return
         device = self._context.fleet.by_worker(worker)
         if device is None:
@@ -91,7 +85,7 @@ class Workforce:
     def _register(self, worker: bytes, header: Register) -> None:
         context = self._context
         if header.device is None:
-            self._register_catalog(worker, header)
+            self._librarian.register(worker, header)
             return
         device = context.fleet.devices.get(header.device.device_id)
         if device is None or header.generation < device.generation:
@@ -144,20 +138,6 @@ class Workforce:
             kill = KillChild(child=device_id, generation=generation, reason="it did not register with the new broker")
             self._context.emit(TellSupervisor(kill))
 
-    def _register_catalog(self, worker: bytes, header: Register) -> None:
-        context = self._context
-        catalogue = context.catalogue
-        if catalogue.worker is not None and catalogue.worker != worker:
-            self._lose_catalog("another catalogue took over")
-        catalogue.worker = worker
-        catalogue.generation = header.generation
-        catalogue.heard_at = context.clock()
-        context.devices_changed = True
-        context.emit(SendWorker(worker, Welcome(epoch=context.epoch)))
-        for held in header.holding:
-            self._adoption.adopt(held, worker, None)
-        self._dispatch.resume_catalog()
-
     # what devices say
 
     def _report(self, device: Device, header: Report) -> None:
@@ -201,75 +181,15 @@ class Workforce:
             self._context.quarantine.absolve(job)
         saved = update.facts.saved if update.success and update.facts is not None else None
         if saved is None:
-            self._finish(job, update, body)
+            self._endings.finish(job, update, body)
         else:
-            finish = partial(self._finish, job, update, body)
+            finish = partial(self._endings.finish, job, update, body)
             once_known(saved, job, self._context, dispatch=self._dispatch, answers=self._answers, finish=finish)
-        self._record_usage(job, device, update)
+        self._librarian.record_usage(job, device, update)
         self._note_served(device)
         self._dispatch.release(job)
         proceed(device, self._context)
         self._context.bulletin.worker(device, draining=self._context.draining, reason=f"{job.action.name} ended")
-
-    def _finish(self, job: Job, update: JobUpdate, body: tuple[bytes, ...]) -> None:
-        if not body:
-            fault = Fault(ErrorCode.INTERNAL_ERROR, f"{job.action.name} ended without a reply")
-            self._answers.fail(job, fault.info)
-            return
-        error = None if update.success else self._error_of(body[0], update)
-        self._answers.finish(job, body[0], body[1:], success=update.success, error=error)
-
-    def _error_of(self, body: bytes, update: JobUpdate) -> ErrorInfo:
-        """The error in a failed reply; it stands in the command's last event, and is read where somebody hears that."""
-        error = None
-        if self._context.bulletin.hears_jobs:
-            with contextlib.suppress(Fault):
-                error = decode_reply(body).error
-        return error or Fault(update.error_code or ErrorCode.INTERNAL_ERROR, "the worker's reply names no error").info
-
-    def _record_usage(self, job: Job, device: Device, update: JobUpdate) -> None:
-        catalogue = self._context.catalogue
-        if catalogue.worker is None or job.action.lane is not Lane.DEVICE or not job.model_id:
-            return
-        fact = UsageFact(
-            model_id=job.model_id,
-            device_id=device.device_id,
-            action=job.action.name,
-            success=update.success,
-            ended_at=self._context.wall(),
-            facts=update.facts,
-        )
-        self._context.emit(SendWorker(catalogue.worker, fact))
-
-    # what the catalogue says
-
-    def _from_catalog(self, message: WorkerMessage) -> None:
-        context = self._context
-        context.catalogue.heard_at = context.clock()
-        match message.header:
-            case CatalogEntries():
-                self._entries(message.header)
-            case JobUpdate():
-                job = self._dispatch.catalog_job(message.header.request_id)
-                if job is None or job.attempt != message.header.attempt:
-                    return
-                if message.header.state is ReplyState.PROGRESS:
-                    self._answers.progress(job, message.header, message.body)
-                    return
-                self._dispatch.release(job)
-                self._finish(job, message.header, message.body)
-            case _:
-                pass
-
-    def _entries(self, header: CatalogEntries) -> None:
-        catalogue = self._context.catalogue
-        catalogue.take(header, self._context.bulletin)
-        # What a whole list lacks may come back, such as on a disk that is unplugged; what was dropped by name may not.
-        for model_id in header.removed:
-            self._context.estimates.forget(model_id)
-        if header.complete and not header.more and not catalogue.ready:
-            catalogue.ready = True
-            self._intake.decide_waiting()
 
     # life and death
 
@@ -288,8 +208,7 @@ class Workforce:
     def exited(self, line: ChildExited) -> None:
         """The supervisor saw a process end."""
         if line.child == CATALOG_ID:
-            if line.generation >= self._context.catalogue.generation:
-                self._lose_catalog(line.reason)
+            self._librarian.exited(line.generation, line.reason)
             return
         device = self._context.fleet.devices.get(line.child)
         if device is None or line.generation < device.generation:
@@ -306,7 +225,7 @@ class Workforce:
         if device is not None:
             self._condemn(device, "its link is gone")
         elif worker == self._context.catalogue.worker:
-            self._condemn_catalogue("its link is gone")
+            self._librarian.condemn("its link is gone")
 
     def recycle(self, line: RecycleChild) -> None:
         """The supervisor wants a worker replaced."""
@@ -327,11 +246,7 @@ class Workforce:
                 self._condemn(device, reason)
             else:
                 proceed(device, self._context)
-        catalogue = self._context.catalogue
-        if catalogue.worker is not None:
-            reason = vitals.silent(catalogue.heard_at, now, CATALOGUE_PATIENCE)
-            if reason is not None:
-                self._condemn_catalogue(reason)
+        self._librarian.watch(vitals, now)
 
     def _condemn(self, device: Device, reason: str) -> None:
         kill = KillChild(child=device.device_id, generation=device.generation, reason=reason)
@@ -353,22 +268,8 @@ class Workforce:
                 context.bulletin.model_lost(device.device_id, model.model_id, model.tier)
         for job in jobs:
             text = f"the worker of {device.device_id} was lost while it ran {job.action.name}: {reason}"
-            self._retry_or_fail(job, text, died=job is running)
+            self._endings.lost(job, text, died=job is running)
         self._requeue(device)
-
-    def _retry_or_fail(self, job: Job, text: str, *, died: bool) -> None:
-        """A command lost its worker: it runs again where that is safe, and its sender is told where it is not."""
-        context = self._context
-        if context.jobs.live(job.request_id) is not job:
-            return
-        is_poison = died and context.quarantine.blame(job, context.clock()) >= POISON_DEATHS
-        if is_poison:
-            self._answers.fail(job, context.quarantine.refusal(job, context.clock()).info)
-        elif may_run_again(job) and not context.draining:
-            job.worker, job.started, job.step, job.steps, job.eta_ms = None, None, None, None, None
-            self._intake.replace(job)
-        else:
-            self._answers.fail(job, Fault(ErrorCode.WORKER_LOST, text, retry_after_ms=1000).info)
 
     def _requeue(self, device: Device) -> None:
         """Queued commands that may go elsewhere do; the others wait, unless no worker will come."""
@@ -378,17 +279,6 @@ class Workforce:
                 device.queue.remove(job)
                 self._context.fleet.give(job, device)
                 self._intake.replace(job)
-
-    def _condemn_catalogue(self, reason: str) -> None:
-        generation = self._context.catalogue.generation
-        self._context.emit(TellSupervisor(KillChild(child=CATALOG_ID, generation=generation, reason=reason)))
-        self._lose_catalog(reason)
-
-    def _lose_catalog(self, reason: str) -> None:
-        context = self._context
-        context.catalogue.worker = None
-        for job in self._dispatch.lose_catalog():
-            self._retry_or_fail(job, f"the catalogue was lost while it ran {job.action.name}: {reason}", died=False)
 
 
 def _work_of(device: Device) -> tuple[str, int, str] | None:

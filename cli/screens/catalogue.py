@@ -13,6 +13,7 @@ from protocol.records import ModelInfo
 from protocol.replies import (
     GetModelInfoReply,
     ListModelsReply,
+    RefusedFile,
     RegisterModelReply,
     ScanModelsReply,
     SearchModelsReply,
@@ -42,7 +43,21 @@ def models_view(reply: ListModelsReply, width: int) -> RenderableType:
         made.add_row(Text(model.id), model.type.value, size(model.file_size), own, status, devices, *extra)
     types = ", ".join(f"{count} {kind.value}" for kind, count in reply.type_distribution.items() if count)
     foot = f"page {reply.page} of {reply.total_pages}, {reply.total_count} models" + (f": {types}" if types else "")
-    return Group(made, Text(), Text(foot, style="dim"))
+    lines: list[RenderableType] = [made, Text(), Text(foot, style="dim")]
+    if reply.rejected:
+        lines.append(Text(f"{len(reply.rejected)} files were refused: vrambroker models --rejected", style="yellow"))
+    return Group(*lines)
+
+
+def rejected_view(files: list[RefusedFile]) -> RenderableType:
+    """Files that were refused: the id that each would have, where it lies and why."""
+    if not files:
+        return Text("no file was refused")
+    lines: list[RenderableType] = []
+    for file in files:
+        lines.append(Text.assemble((file.code.value, "bold yellow"), "  ", (file.model_id or "-", "bold")))
+        lines.append(facts(("file", file.path), ("reason", file.reason)))
+    return Group(*lines, Text(), Text(f"{len(files)} refused; scan again once they are mended", style="dim"))
 
 
 def status_text(status: ModelStatus) -> Text:

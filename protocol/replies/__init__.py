@@ -28,6 +28,7 @@ from protocol.replies.broker import (
 from protocol.replies.catalog import (
     GetModelInfoReply,
     ListModelsReply,
+    RefusedFile,
     RegisterModelReply,
     RejectedFile,
     ScanModelsReply,
@@ -100,6 +101,7 @@ __all__ = [
     "PlannedEviction",
     "ProgressReply",
     "RamTier",
+    "RefusedFile",
     "RegisterModelReply",
     "RejectedFile",
     "Reply",

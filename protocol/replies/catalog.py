@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from msgspec import UNSET, UnsetType
+
 from protocol.enums import (
     ModelStatus,
     ModelType,
@@ -30,6 +32,8 @@ class ListModelsReply(Reply, frozen=True, kw_only=True):
     total_pages: int
     type_distribution: dict[ModelType, int]
     status_distribution: dict[ModelStatus, int]
+    rejected: list[RefusedFile] | UnsetType = UNSET
+    """What scans found and refused, where it was asked for."""
 
 
 class GetModelInfoReply(Reply, frozen=True, kw_only=True):
@@ -72,6 +76,12 @@ class RejectedFile(Record, frozen=True, kw_only=True):
     path: str
     code: ErrorCode
     reason: str
+
+
+class RefusedFile(RejectedFile, frozen=True, kw_only=True):
+    """The same, under the id that it would have had."""
+
+    model_id: str
 
 
 class ScanModelsReply(Reply, frozen=True, kw_only=True):

@@ -111,7 +111,7 @@ def test_a_reply_that_nobody_follows_is_not_decoded(monkeypatch: pytest.MonkeyPa
     room = Room()
     (load,) = assigned(room.send("load_model", model_id="m"))
     monkeypatch.setattr(answers_module, "decode_reply", never)
-    monkeypatch.setattr("broker.core.workforce.decode_reply", never)
+    monkeypatch.setattr("broker.core.endings.decode_reply", never)
     assert answer(room.finish(load))["success"]
     (draw,) = assigned(room.send("generate", model_id="m", prompt="x"))
     assert not answer(room.finish(draw, code=ErrorCode.INSUFFICIENT_MEMORY))["success"]

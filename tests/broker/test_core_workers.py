@@ -10,7 +10,9 @@ from room import CATALOG, Room, answer, assigned, code, ids, kills, model, repli
 
 from broker.core.events import SendWorker, WorkerMessage, WorkerUnreachable
 from protocol.enums import ReplyState
-from protocol.link import CATALOG_ID, Assign, Beat, Farewell, JobUpdate, UsageFact, Welcome
+from protocol.errors import ErrorCode
+from protocol.link import CATALOG_ID, Assign, Beat, CatalogRefusals, Farewell, JobUpdate, UsageFact, Welcome
+from protocol.replies import RefusedFile
 from protocol.supervision import ChildExited, ChildStarted
 
 
@@ -248,3 +250,20 @@ def test_a_worker_that_says_farewell_is_lost_at_once_with_its_reason() -> None:
     assert [kill.child for kill in kills(effects)] == ["cpu:0"]
     assert room.ask("list_devices", device_id="cpu:0")["devices"][0]["state"] == "lost"
     assert not assigned(effects), "an idle-looking device attracts no work"
+
+
+def test_a_refused_file_is_known_by_its_id_to_every_command() -> None:
+    room = Room()
+    file = RefusedFile(
+        path="/m/cut.safetensors", code=ErrorCode.MODEL_CORRUPTED, reason="it ends early", model_id="cut"
+    )
+    room.handle(WorkerMessage(CATALOG, CatalogRefusals(files=[file])))
+    for action in ("load_model", "plan", "get_vram_model_status", "benchmark_model"):
+        reply = room.ask(action, model_id="cut")
+        assert code(reply) == "MODEL_CORRUPTED"
+        assert "refused: it ends early" in reply["message"]
+    assert code(room.ask("load_component", model_id="m", component="vae", source_model_id="cut")) == "MODEL_CORRUPTED"
+    room.entries(model("cut"))
+    assert ids(room.send("load_model", request_id="c", model_id="cut")) == ["c"]
+    room.handle(WorkerMessage(CATALOG, CatalogRefusals(files=[])))
+    assert code(room.ask("load_model", model_id="cu")) == "MODEL_NOT_FOUND"

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from model_bytes import PROFILE, SD15_NAMES, json_file, pipeline_folder, tensor_file
+from msgspec import UNSET
 from shelf import Shelf
 
+from protocol import commands as c
 from protocol.enums import HashDepth, ModelStatus, ModelType
 from protocol.errors import ErrorCode, Fault
 
@@ -213,3 +215,65 @@ def test_the_hubs_cache_is_listed_by_the_names_of_its_links(shelf: Shelf) -> Non
     assert (found.added, found.rejected) == (["style"], [])
     assert shelf.info(found.added[0]).model.file_path == str(link)
     assert shelf.scan().updated == [] and shelf.register(link).model_id == found.added[0]
+
+
+def refused(shelf: Shelf) -> dict[str, ErrorCode]:
+    """What is known of refused files, by the id that each would have."""
+    files = shelf.listed(rejected=True).rejected
+    assert files is not UNSET
+    return {file.model_id: file.code for file in files}
+
+
+def test_a_refused_file_is_known_by_its_id_until_it_is_mended(shelf: Shelf) -> None:
+    whole = (shelf.root / "deep/one.safetensors").read_bytes()
+    (shelf.root / "cut.safetensors").write_bytes(whole[:-5])
+    (shelf.root / "old.ckpt").write_bytes(b"x")
+    (shelf.root / "half.safetensors.part").write_bytes(b"x")
+    shelf.scan()
+    assert refused(shelf) == {
+        "cut": ErrorCode.MODEL_CORRUPTED,
+        "old": ErrorCode.UNSAFE_MODEL,
+        "half": ErrorCode.MODEL_CORRUPTED,
+    }
+    with pytest.raises(Fault, match=r"'cut': a file of that name was found and refused: cut\.safe") as fault:
+        shelf.info("cut")
+    assert fault.value.code is ErrorCode.MODEL_CORRUPTED
+    assert fault.value.info.details["path"] == str(shelf.root / "cut.safetensors")
+    (shelf.root / "cut.safetensors").write_bytes(whole)
+    (shelf.root / "old.ckpt").unlink()
+    shelf.scan()
+    assert refused(shelf) == {"half": ErrorCode.MODEL_CORRUPTED}
+    assert shelf.info("cut").model.id == "cut"
+    assert shelf.listed().rejected is UNSET
+
+
+def test_a_scan_of_one_folder_keeps_what_is_known_of_the_others(shelf: Shelf) -> None:
+    (shelf.root / "a.ckpt").write_bytes(b"x")
+    (shelf.root / "deep" / "b.ckpt").write_bytes(b"x")
+    shelf.scan()
+    (shelf.root / "a.ckpt").unlink()
+    (shelf.root / "deep" / "b.ckpt").unlink()
+    shelf.scan(HashDepth.NONE, "deep")
+    assert refused(shelf) == {"a": ErrorCode.UNSAFE_MODEL}
+    (shelf.root / "deep" / "c.ckpt").write_bytes(b"x")
+    given_up = shelf.catalogue.scan_models(c.ScanModels())
+    for _, _ in zip(given_up.steps(), range(3), strict=False):
+        pass
+    shelf.catalogue.finish_scan(given_up)
+    assert "a" in refused(shelf)
+
+
+def test_a_refused_file_beside_a_model_of_its_name_has_another_id(shelf: Shelf) -> None:
+    (shelf.root / "one.ckpt").write_bytes(b"x")
+    (shelf.root / "deep" / "sd.ckpt").write_bytes(b"x")
+    shelf.scan()
+    assert set(refused(shelf)).isdisjoint({"one", "sd"}) and len(refused(shelf)) == 2
+    assert shelf.info("sd").model.id == "sd"
+
+
+def test_a_known_model_that_turned_bad_is_shown_by_its_entry(shelf: Shelf) -> None:
+    shelf.scan()
+    (shelf.root / "deep/one.safetensors").write_bytes(b"x" * 20)
+    shelf.scan()
+    assert refused(shelf) == {}
+    assert shelf.info("one").model.status is ModelStatus.Corrupted

@@ -81,6 +81,7 @@ def every_screen(width: int, reply: Callable[[str], Any]) -> tuple[RenderableTyp
         devices.devices_view(reply("list_devices")),
         devices.status_view(reply("hello"), "tcp://127.0.0.1:5555", reply("get_vram_model_status")),
         catalogue.models_view(reply("list_models"), width),
+        catalogue.rejected_view([]),
         catalogue.info_view(reply("get_model_info")),
         catalogue.scan_view(reply("scan_models")),
         catalogue.update_view(reply("update_metadata")),
