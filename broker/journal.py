@@ -124,6 +124,11 @@ class Journal:
         self._unwritten.append(accepted)
         self._is_urgent = True
 
+    def beginning(self, prefix: str) -> list[str]:
+        """The request ids that begin so and whose final replies are kept. Looks at all of them."""
+        known = (*self._fresh, *self._places)
+        return [request_id for request_id in dict.fromkeys(known) if request_id.startswith(prefix)]
+
     def find(self, request_id: str) -> Final | None:
         """The final reply of a request id, None where there is none (any more)."""
         fresh = self._fresh.get(request_id)

@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 DeviceId = Annotated[str, typer.Argument(metavar="DEVICE", help="Such as cuda:0; `vrambroker devices` lists them.")]
 
 
-def drain(context: typer.Context, device_id: DeviceId, as_json: Json = False) -> None:
+def drain(
+    context: typer.Context,
+    device_id: DeviceId,
+    wait: Annotated[bool, typer.Option("--wait", help="Until it has no work left; shows what it waits for.")] = False,
+    timeout: Annotated[float | None, typer.Option("--timeout", min=0, help="Seconds to wait at most.")] = None,
+    as_json: Json = False,
+) -> None:
     """Give a device no new work; what it has is ended or goes elsewhere."""
-    from protocol.commands import DrainDevice
-    from protocol.replies import DrainDeviceReply
+    from cli.draining import drain as execute
 
-    _execute(context.obj, as_json, DrainDevice(device_id=device_id), DrainDeviceReply)
+    execute(context.obj, as_json, device_id, wait=wait or timeout is not None, timeout_seconds=timeout)
 
 
 def resume(context: typer.Context, device_id: DeviceId, as_json: Json = False) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import admin, cataloguing, decisions, keys, measuring, mending
-from cli.options import Device, Json, ModelId, Priority, Timeout, key_and_value, load_configuration, parsed
+from cli.options import Device, Json, ModelId, Priority, RequestId, Timeout, key_and_value, load_configuration, parsed
 from protocol.enums import (
     ImageFormat,
     LoadingStrategy,
@@ -311,14 +311,28 @@ def lora_use(text: str) -> LoraUse:
 @app.command()
 def cancel(
     context: typer.Context,
-    request_id: Annotated[str, typer.Argument(help="The request id of the command to stop.")],
+    request_id: RequestId,
     as_json: Json = False,
 ) -> None:
     """Stop a command, whatever its stage."""
     from cli.working import cancel as execute
     from protocol.commands import Cancel
 
-    execute(context.obj, as_json, Cancel(target_request_id=request_id))
+    execute(context.obj, as_json, Cancel(target_request_id=request_id, prefix=True))
+
+
+@app.command()
+def result(
+    context: typer.Context,
+    request_id: RequestId,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the images.", file_okay=False)] = Path(),
+    wait: Annotated[bool, typer.Option("--wait", help="Until it has ended.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what became of a command: its reply, or where it is."""
+    from cli.results import result as show
+
+    show(context.obj, as_json, request_id, output=output, wait=wait)
 
 
 @app.command()

@@ -19,7 +19,7 @@ def models(endpoint: str | None, as_json: bool, command: ListModels) -> None:
     """Show a page of the catalogue."""
     with session(endpoint, as_json) as this:
         answer = as_kind(this.call(command), ListModelsReply)
-        this.answer(answer, catalogue.models_view(answer.reply, this.out.width))
+        this.answer(answer, catalogue.models_view(answer.reply))
 
 
 def rejected(endpoint: str | None, as_json: bool, command: ListModels) -> None:

@@ -110,7 +110,7 @@ def search(
     )
     with session(context.obj, as_json) as this:
         answer = as_kind(this.call(command), SearchModelsReply)
-        this.answer(answer, search_view(answer.reply, this.out.width))
+        this.answer(answer, search_view(answer.reply))
 
 
 def _bytes(text: str) -> int:

@@ -7,11 +7,9 @@ What executes and shows them is imported when the command runs.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from cli.options import Device, Json, ModelId
+from cli.options import Device, Json, ModelId, RequestId
 
 
 def plan(context: typer.Context, model_id: ModelId, device: Device = "", as_json: Json = False) -> None:
@@ -29,7 +27,7 @@ def plan(context: typer.Context, model_id: ModelId, device: Device = "", as_json
 
 def explain(
     context: typer.Context,
-    request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="As its reply and its events name it.")],
+    request_id: RequestId,
     as_json: Json = False,
 ) -> None:
     """Why a command went where it went: candidates, waits, evictions."""
@@ -40,7 +38,7 @@ def explain(
     from protocol.replies import ExplainReply
 
     with session(context.obj, as_json) as this:
-        answer = as_kind(this.call(Explain(target_request_id=request_id)), ExplainReply)
+        answer = as_kind(this.call(Explain(target_request_id=request_id, prefix=True)), ExplainReply)
         this.answer(answer, explain_view(answer.reply))
     if answer.reply.chosen is None:
         raise typer.Exit(FAILED)

@@ -22,6 +22,10 @@ T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print the reply's JSON on standard output.")]
 ModelId = Annotated[str, typer.Argument(metavar="MODEL", help="The model's id; `vrambroker models` lists them.")]
 Device = Annotated[str, typer.Option("--device", "-d", help="Such as cuda:0; without it the broker chooses.")]
+RequestId = Annotated[
+    str,
+    typer.Argument(metavar="REQUEST_ID", help="A command's request id, or its beginning, as `ps` shows it."),
+]
 Priority = Annotated[LoadPriority, typer.Option("--priority", case_sensitive=False, help="Order of service.")]
 Timeout = Annotated[float | None, typer.Option("--timeout", min=0, help="Deadline in seconds.")]
 

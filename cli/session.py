@@ -66,7 +66,7 @@ class Session:
         if self.as_json:
             print_json(answer.payload)
         else:
-            self.out.print(view)
+            self.out.print(view, crop=False)  # a path that may go beyond the edge is not cut
             self.warn(answer.reply)
 
     def warn(self, reply: Reply) -> None:
@@ -174,7 +174,13 @@ def failure_panel(info: ErrorInfo) -> Panel:
     for step in info.recovery:
         command = command_line(step) or command_text(step.action, step.parameters)
         lines.append(Text.assemble(("try: ", "green"), step.description, (f"  {command}", "dim")))
-    return Panel(Group(*lines), title=Text(info.code.value, style="bold red"), title_align="left", border_style="red")
+    return Panel(
+        Group(*lines),
+        title=Text(info.code.value, style="bold red"),
+        title_align="left",
+        border_style="red",
+        expand=False,
+    )
 
 
 def command_text(action: str, parameters: dict[str, object]) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any, TypeVar, cast
 
@@ -16,12 +17,17 @@ from settings.printable import printable, printable_lines
 
 T = TypeVar("T")
 
+UNBOUND_COLUMNS = 200
+"""The width of what goes into a pipe or a file, where nothing says another."""
+
 
 class Terminal(Console):
     """A console that prints strings as they are; what slipped through with control characters loses them here."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
+        if not self.is_terminal and "width" not in options and not os.environ.get("COLUMNS"):
+            self.width = UNBOUND_COLUMNS
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Every piece of a screen passes here on its way out."""

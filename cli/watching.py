@@ -68,18 +68,18 @@ def ps(endpoint: str | None, as_json: bool, *, watch: bool, interval_seconds: fl
             _watch(this, interval_seconds)
         else:
             answer = _devices(this)
-            this.answer(answer, screens.ps_view(answer.reply, this.out.width))
+            this.answer(answer, screens.ps_view(answer.reply))
 
 
 def _watch(this: Session, interval_seconds: float) -> None:
     """Frames in one place on a terminal, one after another where there is none."""
     while not this.out.is_terminal:
-        this.out.print(screens.ps_view(_devices(this).reply, this.out.width), "")
+        this.out.print(screens.ps_view(_devices(this).reply), "")
         this.out.file.flush()
         time.sleep(interval_seconds)
     with Live(console=this.out, screen=this.out.is_terminal, auto_refresh=False) as live:
         while True:
-            live.update(screens.ps_view(_devices(this).reply, this.out.width), refresh=True)
+            live.update(screens.ps_view(_devices(this).reply), refresh=True)
             time.sleep(interval_seconds)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from cli.screens import catalogue, residency
 from cli.session import FAILED, USAGE, Session, fail, session
@@ -18,7 +19,7 @@ from client.answers import Answer, as_kind
 from client.images import Picture, pictured, pictures
 from protocol.commands import Cancel, Command, Generate, LoadModel, PinModel, ScanModels, UnloadModel, UnpinModel
 from protocol.enums import CancelOutcome
-from protocol.ids import uuid7 as request_id
+from protocol.ids import short_id
 from protocol.replies import (
     AcceptedReply,
     CancelReply,
@@ -92,9 +93,13 @@ def generate(
 
 
 def run(this: Session, command: Command, title: str, attachments: tuple[bytes, ...] = ()) -> Answer[Reply]:
-    """Execute a command that takes time, with its progress shown on a terminal; an interrupt cancels it."""
+    """Execute a command that takes time, with its progress shown on a terminal; an interrupt cancels it.
+
+    Its request id is told at once: `cancel`, `explain` and `result` take it, from another terminal too.
+    """
     show = this.err.is_terminal and command.wait_for_completion
-    command = msgspec.structs.replace(command, request_id=request_id(), stream_progress=show)
+    command = msgspec.structs.replace(command, request_id=short_id(), stream_progress=show)
+    this.err.print(Text.assemble(f"{title}: request ", (command.request_id or "", "bold")), style="dim")
     this.running = command.request_id if command.wait_for_completion else None
     try:
         if not show:

@@ -189,11 +189,11 @@ class AsyncCalls(ABC):
         """The parts of a resident model."""
         return (await self.ask(c.ListComponents(model_id=model_id, **fields), r.ListComponentsReply)).reply
 
-    async def cancel(self, target_request_id: str, **fields: Unpack[f.Common]) -> r.CancelReply:
+    async def cancel(self, target_request_id: str, **fields: Unpack[f.TargetFields]) -> r.CancelReply:
         """Stop a command, whatever its stage."""
         return (await self.ask(c.Cancel(target_request_id=target_request_id, **fields), r.CancelReply)).reply
 
-    async def explain(self, target_request_id: str, **fields: Unpack[f.Common]) -> r.ExplainReply:
+    async def explain(self, target_request_id: str, **fields: Unpack[f.TargetFields]) -> r.ExplainReply:
         """Why a command went where it went."""
         return (await self.ask(c.Explain(target_request_id=target_request_id, **fields), r.ExplainReply)).reply
 

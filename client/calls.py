@@ -186,11 +186,11 @@ class Calls(ABC):
         """The parts of a resident model."""
         return self.ask(c.ListComponents(model_id=model_id, **fields), r.ListComponentsReply).reply
 
-    def cancel(self, target_request_id: str, **fields: Unpack[f.Common]) -> r.CancelReply:
+    def cancel(self, target_request_id: str, **fields: Unpack[f.TargetFields]) -> r.CancelReply:
         """Stop a command, whatever its stage."""
         return self.ask(c.Cancel(target_request_id=target_request_id, **fields), r.CancelReply).reply
 
-    def explain(self, target_request_id: str, **fields: Unpack[f.Common]) -> r.ExplainReply:
+    def explain(self, target_request_id: str, **fields: Unpack[f.TargetFields]) -> r.ExplainReply:
         """Why a command went where it went."""
         return self.ask(c.Explain(target_request_id=target_request_id, **fields), r.ExplainReply).reply
 

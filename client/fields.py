@@ -45,6 +45,12 @@ class Common(TypedDict, total=False):
     conventions: Conventions | None
 
 
+class TargetFields(Common, total=False):
+    """Of `cancel`, `get_result` and `explain`."""
+
+    prefix: bool
+
+
 class ListModelsFields(Common, total=False):
     """Of `list_models`."""
 

@@ -195,7 +195,7 @@ def _load(client: Client, ids: dict[DemoModel, str], devices: list[DeviceInfo]) 
 
 def _show(client: Client) -> None:
     console.print(Rule("vrambroker ps"))
-    console.print(device_screens.ps_view(client.devices(), console.width))
+    console.print(device_screens.ps_view(client.devices()))
 
 
 def _generate(client: Client, ids: dict[DemoModel, str], output: Path) -> None:

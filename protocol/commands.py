@@ -320,6 +320,8 @@ class TargetCommand(Command, frozen=True, kw_only=True):
     """A command about another command."""
 
     target_request_id: str = ""
+    prefix: bool = False
+    """`target_request_id` is the beginning of the one id meant: for people who type it."""
 
 
 class Cancel(TargetCommand, frozen=True, kw_only=True, tag="cancel"):

@@ -255,12 +255,13 @@ class DeviceKind(enum.Enum):
 
 
 class DeviceState(enum.Enum):
-    """The state of a device's worker."""
+    """The state of a device's worker; one that is draining has work left, one that is drained has none."""
 
     STARTING = "starting"
     READY = "ready"
     BUSY = "busy"
     DRAINING = "draining"
+    DRAINED = "drained"
     LOST = "lost"
     DISABLED = "disabled"
 

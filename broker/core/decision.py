@@ -101,6 +101,10 @@ class Decisions:
         if len(decisions) > REMEMBERED:
             decisions.popitem(last=False)
 
+    def beginning(self, prefix: str) -> list[str]:
+        """The request ids that begin so and whose decisions are known."""
+        return [request_id for request_id in self._decisions if request_id.startswith(prefix)]
+
     def find(self, request_id: str) -> Decision | None:
         """The decision about a command; None where there was none or it is forgotten."""
         return self._decisions.get(request_id)

@@ -9,6 +9,7 @@ from broker.core.dispatch import Dispatch
 from broker.core.explain import explanation, plan
 from broker.core.fleet import Device
 from broker.core.jobs import Job, read_final
+from broker.core.prefixes import whole
 from broker.core.status import model_status
 from protocol import commands as c
 from protocol import replies as r
@@ -17,6 +18,8 @@ from protocol.enums import CancelOutcome, JobState
 from protocol.errors import ErrorCode, Fault
 
 SERVER = "vrambroker"
+MOST_WAITING = 32
+"""Commands named of those that wait for one device."""
 
 
 class Desk:
@@ -34,6 +37,7 @@ class Desk:
 
     def answer(self, job: Job) -> None:
         """Answer a command of the broker's own. Raises Fault."""
+        whole(job, self._context)
         match job.command:
             case c.Ping():
                 self._ping(job)
@@ -94,6 +98,7 @@ class Desk:
             message=f"{len(devices)} devices",
             warnings=[f"{device.device_id} {why}" for device in devices if (why := device.trouble)],
             devices=[device.info(now, draining=context.draining) for device in devices],
+            waiting=[_waiting(waits, device) for device in devices for waits in device.queue.upcoming(MOST_WAITING)],
         )
         self._answers.reply(job, reply)
 
@@ -159,3 +164,13 @@ class Desk:
             outcome=outcome,
         )
         self._answers.reply(job, reply)
+
+
+def _waiting(job: Job, device: Device) -> r.WaitingCommand:
+    return r.WaitingCommand(
+        device_id=device.device_id,
+        request_id=job.wire_id,
+        action=job.action.name,
+        model_id=job.model_id,
+        priority=job.command.priority,
+    )

@@ -67,6 +67,9 @@ class Store(Protocol):
     def find(self, request_id: str) -> Final | None:
         """The final reply of a request id, None where there is none (any more)."""
 
+    def beginning(self, prefix: str) -> list[str]:
+        """The request ids that begin so and whose final replies are kept. Looks at all of them."""
+
     def accept(self, accepted: Accepted) -> None:
         """Remember a command until its final reply."""
 
@@ -94,6 +97,9 @@ class MemoryStore:
 
     def find(self, request_id: str) -> Final | None:
         return self._finals.get(request_id)
+
+    def beginning(self, prefix: str) -> list[str]:
+        return [request_id for request_id in self._finals if request_id.startswith(prefix)]
 
     def accept(self, accepted: Accepted) -> None:
         self._accepted[accepted.request_id] = accepted

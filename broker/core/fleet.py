@@ -85,11 +85,18 @@ class Device:
             return DeviceState.DISABLED
         if self.worker is None:
             return DeviceState.LOST if self.lost_because else DeviceState.STARTING
+        if self.drained and not self.has_work:
+            return DeviceState.DRAINED
         if draining or self.drained or self.renew_because:
             return DeviceState.DRAINING
         if not self.ready:
             return DeviceState.STARTING
         return DeviceState.BUSY if self.running is not None else DeviceState.READY
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything runs or waits here."""
+        return self.running is not None or len(self.queue) > 0
 
     @property
     def trouble(self) -> str:
@@ -98,7 +105,7 @@ class Device:
             return f"is {self.state(draining=False).value}: {self.lost_because}"
         if self.renew_because:
             return f"is draining: {self.renew_because}"
-        return "is draining: an administrator drained it" if self.drained else ""
+        return f"is {self.state(draining=False).value}: an administrator drained it" if self.drained else ""
 
     @property
     def takes_work(self) -> bool:

@@ -240,6 +240,8 @@ class Workforce:
         for device in self._context.fleet.devices.values():
             if not device.connected:
                 continue
+            if device.drained:
+                self._context.bulletin.worker(device, draining=self._context.draining, reason="it has no work left")
             reason = vitals.silent(device.heard_at, now)
             reason = reason or vitals.stuck(device.device_id, _work_of(device), device.progress_count, now)
             if reason is not None:

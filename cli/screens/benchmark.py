@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from cli.screens.bars import Bar
-from cli.screens.devices import table
-from cli.screens.residency import brief, facts, pressure_row, timing_text
+from cli.screens.grid import Grid, facts
+from cli.screens.residency import brief, pressure_row, timing_text
 from cli.units import duration, size
 from protocol.replies import BenchmarkModelReply
 
@@ -70,7 +70,7 @@ def _use(found: Mapping[str, float]) -> str:
 
 
 def _variants(variants: list[dict[str, Any]]) -> RenderableType:
-    made = table("SIZE", "BATCH", "A RUN", "IMAGES/S", "", "PEAK")
+    made = Grid("SIZE", "BATCH", "A RUN", "IMAGES/S", "", "PEAK", spare=("", "PEAK"))
     best = max((float(one.get("throughput") or 0.0) for one in variants), default=0.0)
     for one in variants:
         sides, batch = Text(f"{one.get('width')}x{one.get('height')}"), Text(str(one.get("batch_size")))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from cli.screens.devices import NARROW, table
-from cli.screens.residency import brief, facts, headline
+from cli.screens.grid import Grid, facts
+from cli.screens.residency import brief, headline
 from cli.units import ago, duration, size
 from protocol.enums import ModelStatus
 from protocol.records import ModelInfo
@@ -30,17 +30,19 @@ STATUSES = {
 }
 
 
-def models_view(reply: ListModelsReply, width: int) -> RenderableType:
+def models_view(reply: ListModelsReply) -> RenderableType:
     """A page of models and what all of them amount to."""
-    wide = width >= NARROW
-    more = ("NAME", "TAGS") if wide else ()
-    made = table("MODEL", "TYPE", "SIZE", "PRECISION", "STATUS", "DEVICES", *more, right=frozenset({"SIZE"}))
+    made = Grid(
+        *("MODEL", "TYPE", "SIZE", "PRECISION", "STATUS", "DEVICES", "NAME", "TAGS"),
+        right=("SIZE",),
+        spare=("TAGS", "NAME", "PRECISION", "DEVICES"),
+    )
     for model in reply.models:
-        extra = (Text(model.name), Text(", ".join(model.metadata.tags))) if wide else ()
+        tags = ", ".join(model.metadata.tags)
         devices = ", ".join(model.loaded_on_devices)
         own = next((mode.value for mode in model.capabilities.supported_precisions), "-")
         status = status_text(model.status)
-        made.add_row(Text(model.id), model.type.value, size(model.file_size), own, status, devices, *extra)
+        made.add_row(model.id, model.type.value, size(model.file_size), own, status, devices, model.name, tags)
     types = ", ".join(f"{count} {kind.value}" for kind, count in reply.type_distribution.items() if count)
     foot = f"page {reply.page} of {reply.total_pages}, {reply.total_count} models" + (f": {types}" if types else "")
     lines: list[RenderableType] = [made, Text(), Text(foot, style="dim")]
@@ -111,25 +113,28 @@ def usage_text(reply: GetModelInfoReply) -> str:
 def _components(model: ModelInfo) -> list[RenderableType]:
     if not model.components:
         return []
-    made = table("COMPONENT", "TYPE", "SIZE", "STATUS", "DEVICES", right=frozenset({"SIZE"}))
+    made = Grid("COMPONENT", "TYPE", "SIZE", "STATUS", "DEVICES", right=("SIZE",), spare=("DEVICES", "STATUS"))
     for part in model.components:
         where = ", ".join(part.loaded_on_devices)
         made.add_row(Text(part.name or part.id), part.type.value, size(part.size), part.status.value, where)
     return [Text(), made]
 
 
-def search_view(reply: SearchModelsReply, width: int) -> RenderableType:
+def search_view(reply: SearchModelsReply) -> RenderableType:
     """A page of what was found: each model, where it matched, and the counts over all."""
-    wide = width >= NARROW
-    more = ("TAGS", "MATCH") if wide else ("MATCH",)
-    made = table("MODEL", "NAME", "TYPE", "SIZE", "DEVICES", *more, right=frozenset({"SIZE"}))
+    made = Grid(
+        *("MODEL", "NAME", "TYPE", "SIZE", "DEVICES", "TAGS", "MATCH"),
+        right=("SIZE",),
+        spare=("TAGS", "NAME", "DEVICES"),
+        loose=("MATCH",),
+    )
     for found in reply.results:
         model = found.model
         matches = [marked(text) for text in found.highlights.values()]
         match = Text("  ").join(matches[:2])
-        extra = (Text(", ".join(model.metadata.tags)), match) if wide else (match,)
+        tags = ", ".join(model.metadata.tags)
         devices = ", ".join(model.loaded_on_devices)
-        made.add_row(Text(model.id), Text(model.name), model.type.value, size(model.file_size), devices, *extra)
+        made.add_row(model.id, model.name, model.type.value, size(model.file_size), devices, tags, match)
     counts = ", ".join(f"{count} {kind}" for kind, count in reply.facets.get("type", {}).items())
     foot = f"page {reply.page} of {reply.total_pages}, {reply.total_count} found in {duration(reply.search_time_ms)}"
     return Group(made, Text(), Text(f"{foot}: {counts}" if counts else foot, style="dim"))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from cli.screens.devices import table
-from cli.screens.residency import facts, headline
+from cli.screens.grid import Grid, facts
+from cli.screens.residency import headline
 from cli.units import duration, size
 from protocol.replies import ExplainReply, PlanReply
 from protocol.replies.broker import Candidate, PlannedEviction
@@ -49,10 +48,10 @@ def evictions_text(evictions: Sequence[PlannedEviction]) -> str:
     return ", ".join(f"{eviction.model_id} ({size(eviction.bytes)})" for eviction in evictions) or "nothing"
 
 
-def candidates_table(candidates: Sequence[Candidate], chosen: str) -> Table:
+def candidates_table(candidates: Sequence[Candidate], chosen: str) -> RenderableType:
     """Devices, the chosen one in bold; milliseconds of each term, and why one was left out."""
     names = [name.upper() for name in TERMS]
-    made = table("DEVICE", "SCORE", *names, "NOTE", right=frozenset({"SCORE", *names}))
+    made = Grid("DEVICE", "SCORE", *names, "NOTE", right=("SCORE", *names), loose=("NOTE",))
     for candidate in candidates:
         style = "bold" if candidate.device_id == chosen else ""
         score = "-" if candidate.score is None else duration(candidate.score)

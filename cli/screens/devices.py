@@ -2,71 +2,107 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from cli.screens.bars import MemoryBar, level_text
+from cli.screens.grid import Grid, facts_table
 from cli.units import ago, duration, size
 from protocol.enums import DeviceState, Tier
 from protocol.replies import DeviceInfo, GetVramModelStatusReply, HelloReply, ListDevicesReply
 
-NARROW = 100
+LEAST_PREFIX = 4
+"""Characters of a request id that are bold at least: fewer are mistyped too easily."""
 STATES = {
     DeviceState.STARTING: "yellow",
     DeviceState.READY: "green",
     DeviceState.BUSY: "cyan",
     DeviceState.DRAINING: "yellow",
+    DeviceState.DRAINED: "blue",
     DeviceState.LOST: "red",
     DeviceState.DISABLED: "red",
 }
 TIERS = {Tier.VRAM: "green", Tier.RAM: "cyan", Tier.DISK: "dim"}
 
 
-def table(*columns: str, right: frozenset[str] = frozenset()) -> Table:
-    """A table as all of them look."""
-    made = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return made
+def ps_view(reply: ListDevicesReply) -> RenderableType:
+    """Each device with its memory, then what runs and waits, then what is resident."""
+    return Group(_memory(reply.devices), Text(), _work(reply), Text(), _resident(reply.devices))
 
 
-def ps_view(reply: ListDevicesReply, width: int) -> RenderableType:
-    """Each device with its memory and its running command, then what is resident."""
-    return Group(_memory_table(reply.devices, width), Text(), _resident_table(reply.devices, width))
-
-
-def _memory_table(devices: list[DeviceInfo], width: int) -> Table:
-    wide = width >= NARROW
-    names = ("DEVICE", "STATE", "VRAM", "USED / TOTAL", "PRESSURE", *(("QUEUE",) if wide else ()), "RUNNING")
-    made = table(*names, right=frozenset({"USED / TOTAL", "QUEUE"}))
+def _memory(devices: list[DeviceInfo]) -> RenderableType:
+    made = Grid(
+        *("DEVICE", "STATE", "VRAM", "USED / TOTAL", "PRESSURE", "QUEUE"),
+        right=("USED / TOTAL", "QUEUE"),
+        spare=("VRAM", "PRESSURE"),
+    )
     for device in devices:
-        bar = MemoryBar(device.used_vram, device.total_vram, device.memory_pressure, 24 if wide else 10)
-        cells: list[RenderableType] = [
+        made.add_row(
             Text(device.device_id, style="bold"),
             state_text(device.state),
-            bar,
+            MemoryBar(device.used_vram, device.total_vram, device.memory_pressure),
             f"{size(device.used_vram)} / {size(device.total_vram)}",
             level_text(device.memory_pressure),
-        ]
-        if wide:
-            cells.append(str(device.queue_depth))
-        made.add_row(*cells, running_text(device))
+            str(device.queue_depth),
+        )
     return made
 
 
-def _resident_table(devices: list[DeviceInfo], width: int) -> RenderableType:
+def _work(reply: ListDevicesReply) -> RenderableType:
+    """What runs and what waits, each under its request id; what tells it from the others here is bold."""
+    running = [(device.device_id, device.running) for device in reply.devices if device.running is not None]
+    if not running and not reply.waiting:
+        return Text("nothing runs, nothing waits", style="dim")
+    ids = [command.request_id for _, command in running] + [command.request_id for command in reply.waiting]
+    made = Grid("REQUEST", "DEVICE", "COMMAND", "AT", spare=())
+    for device_id, command in running:
+        done = f"step {command.step} of {command.steps}" if command.step is not None and command.steps else "runs"
+        what = f"{command.action} {command.model_id}".rstrip()
+        made.add_row(request_text(command.request_id, ids), device_id, what, Text(done, style="cyan"))
+    for waits in reply.waiting:
+        what = f"{waits.action} {waits.model_id}".rstrip()
+        made.add_row(request_text(waits.request_id, ids), waits.device_id, what, Text("waits", style="dim"))
+    unnamed = sum(device.queue_depth for device in reply.devices) - len(reply.waiting)
+    return Group(made, Text(f"and {unnamed} more that wait", style="dim")) if unnamed > 0 else made
+
+
+def request_text(request_id: str, others: Sequence[str]) -> Text:
+    """A request id whose beginning, as long as it has to be to name no other of these, is bold."""
+    rivals = [other for other in others if other != request_id]
+    length = next(
+        (
+            count
+            for count in range(LEAST_PREFIX, len(request_id))
+            if not any(other.startswith(request_id[:count]) for other in rivals)
+        ),
+        len(request_id),
+    )
+    return Text.assemble((request_id[:length], "bold"), (request_id[length:], "dim"))
+
+
+def _resident(devices: list[DeviceInfo]) -> RenderableType:
     rows = [(device.device_id, model) for device in devices for model in device.models]
     if not rows:
         return Text("no models are held", style="dim")
-    wide = width >= NARROW
-    more = ("PRECISION", "SESSIONS", "LAST USED") if wide else ()
-    made = table("MODEL", "DEVICE", "TIER", "BYTES", *more, "PINNED", right=frozenset({"BYTES", "SESSIONS"}))
+    made = Grid(
+        *("MODEL", "DEVICE", "TIER", "BYTES", "PRECISION", "SESSIONS", "LAST USED", "PINNED"),
+        right=("BYTES", "SESSIONS"),
+        spare=("SESSIONS", "LAST USED", "PRECISION"),
+    )
     for device_id, model in rows:
-        extra = (model.precision.value, str(model.sessions), ago(model.last_used)) if wide else ()
-        tier = Text(model.tier.value, style=TIERS[model.tier])
-        pinned = "pinned" if model.pinned else ""
-        made.add_row(Text(model.model_id), device_id, tier, size(model.bytes), *extra, pinned)
+        made.add_row(
+            model.model_id,
+            device_id,
+            Text(model.tier.value, style=TIERS[model.tier]),
+            size(model.bytes),
+            model.precision.value,
+            str(model.sessions),
+            ago(model.last_used),
+            "pinned" if model.pinned else "",
+        )
     return made
 
 
@@ -90,9 +126,7 @@ def devices_view(reply: ListDevicesReply) -> RenderableType:
 
 
 def _device_facts(device: DeviceInfo) -> Table:
-    made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    made.add_column(style="dim", no_wrap=True)
-    made.add_column(overflow="fold")
+    made = facts_table()
     made.add_row(Text(device.device_id, style="bold"), Text(f"{device.name} ({device.kind.value})"))
     made.add_row("uuid", Text(device.uuid))
     made.add_row("state", state_text(device.state))
@@ -126,9 +160,13 @@ def status_view(hello: HelloReply, endpoint: str, reply: GetVramModelStatusReply
     ready = sum(is_ready(device) for device in reply.devices)
     head = Text.assemble(
         (f"{hello.server} {hello.version}", "bold"),
-        f" at {endpoint}, epoch {hello.epoch}, {ready} of {len(reply.devices)} devices ready",
+        f" at {endpoint}, {ready} of {len(reply.devices)} devices ready, epoch {hello.epoch}",
     )
-    made = table("DEVICE", "NAME", "STATE", "USED", "TOTAL", "PRESSURE", "MODELS", right=frozenset({"USED", "TOTAL"}))
+    made = Grid(
+        *("DEVICE", "NAME", "STATE", "USED", "TOTAL", "PRESSURE", "MODELS"),
+        right=("USED", "TOTAL", "MODELS"),
+        spare=("NAME", "PRESSURE", "MODELS"),
+    )
     for device in reply.devices:
         made.add_row(
             Text(device.device_id, style="bold"),
@@ -145,7 +183,11 @@ def status_view(hello: HelloReply, endpoint: str, reply: GetVramModelStatusReply
 def _status_models(reply: GetVramModelStatusReply) -> list[RenderableType]:
     if not reply.models:
         return []
-    made = table("MODEL", "DEVICE", "TIERS", "BYTES", "PRECISION", "HEALTH", "LAST USED", right=frozenset({"BYTES"}))
+    made = Grid(
+        *("MODEL", "DEVICE", "TIERS", "BYTES", "PRECISION", "HEALTH", "LAST USED"),
+        right=("BYTES", "HEALTH"),
+        spare=("HEALTH", "LAST USED", "PRECISION"),
+    )
     for model in reply.models:
         made.add_row(
             Text(model.model_id),

@@ -6,7 +6,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from catalog.mending import Health, Rebuilt
-from cli.screens.residency import facts, headline
+from cli.screens.grid import facts
+from cli.screens.residency import headline
 
 
 def health_view(found: Health) -> RenderableType:

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from cli.screens.devices import table
-from cli.screens.residency import brief, facts, headline, pressure_row, timing_text
+from cli.screens.grid import Grid, facts
+from cli.screens.residency import brief, headline, pressure_row, timing_text
 from cli.units import duration, size
 from protocol.replies import OptimizeModelReply, OptionOutcome
 from settings.printable import printable
@@ -35,7 +35,7 @@ def optimization_view(reply: OptimizeModelReply, pictures: Path | None) -> Rende
 
 def _change(reply: OptimizeModelReply) -> RenderableType:
     told, results = reply.results.detailed_metrics, reply.results
-    made = table("", "BEFORE", "AFTER", "LESS")
+    made = Grid("", "BEFORE", "AFTER", "LESS")
     rows = (
         (
             "weights",
@@ -65,7 +65,7 @@ def _change(reply: OptimizeModelReply) -> RenderableType:
 def _steps(options: list[OptionOutcome]) -> list[RenderableType]:
     if not options:
         return []
-    made = table("STEP", "KEPT", "A STEP", "PEAK", "SSIM", "WHY NOT")
+    made = Grid("STEP", "KEPT", "A STEP", "PEAK", "SSIM", "WHY NOT", loose=("WHY NOT",))
     for option in options:
         found = option.evidence or {}
         kept = Text("yes", style="green") if option.applied else Text("no", style="yellow")

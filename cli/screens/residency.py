@@ -7,11 +7,10 @@ from typing import Any
 
 from msgspec import UNSET, structs
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from cli.screens.bars import level_text
-from cli.screens.devices import table
+from cli.screens.grid import Grid, facts
 from cli.units import duration, size
 from protocol.replies import (
     AcceptedReply,
@@ -23,16 +22,6 @@ from protocol.replies import (
     UnloadModelReply,
 )
 from protocol.telemetry import MemoryPressure
-
-
-def facts(*rows: tuple[str, RenderableType]) -> Table:
-    """Names and values, one a line."""
-    made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    made.add_column(style="dim", no_wrap=True)
-    made.add_column(overflow="fold")
-    for name, value in rows:
-        made.add_row(name, Text(value) if isinstance(value, str) else value)
-    return made
 
 
 def headline(mark: str, text: str) -> Text:
@@ -73,7 +62,7 @@ def options_view(options: list[OptionOutcome]) -> list[RenderableType]:
     """Each configuration flag: asked, applied or not, and why."""
     if not options:
         return []
-    made = table("OPTION", "REQUESTED", "APPLIED", "REASON / EVIDENCE")
+    made = Grid("OPTION", "REQUESTED", "APPLIED", "REASON / EVIDENCE", loose=("REASON / EVIDENCE",))
     for option in options:
         applied = Text("yes", style="green") if option.applied else Text("no", style="yellow")
         evidence = ", ".join(f"{key} {brief(value)}" for key, value in (option.evidence or {}).items())
@@ -117,7 +106,7 @@ def accepted_view(reply: AcceptedReply) -> RenderableType:
 def generate_view(reply: GenerateReply, files: list[Path]) -> RenderableType:
     """Images: the files, the seed that makes them again, and where the time went."""
     return Group(
-        *(Text(str(file), style="bold") for file in files),
+        *(Text(str(file), style="bold", no_wrap=True, overflow="ignore") for file in files),
         facts(
             ("seed", str(reply.seed)),
             ("device", reply.device_id),

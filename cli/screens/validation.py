@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from cli.screens.devices import table
-from cli.screens.residency import brief, facts, pressure_row, timing_text
+from cli.screens.grid import Grid, facts
+from cli.screens.residency import brief, pressure_row, timing_text
 from cli.units import duration, size
 from protocol.enums import Severity
 from protocol.records import ModelPerformanceEstimation, ValidationResult
@@ -63,7 +63,7 @@ def _estimate(estimation: ModelPerformanceEstimation) -> str:
 
 
 def _parts(reply: ValidateModelReply) -> RenderableType:
-    made = table("PART", "PASSED", "SCORE", "WHY")
+    made = Grid("PART", "PASSED", "SCORE", "WHY", loose=("WHY",))
     for name in PARTS:
         found: ValidationResult = getattr(reply.validation_results, f"{name}_validation")
         made.add_row(Text(name), _yes(found.passed), Text(f"{found.score:.2f}"), Text(found.message))
@@ -71,7 +71,7 @@ def _parts(reply: ValidateModelReply) -> RenderableType:
 
 
 def _features(reply: ValidateModelReply) -> RenderableType:
-    made = table("OPTION", "HERE", "WHY NOT")
+    made = Grid("OPTION", "HERE", "WHY NOT", loose=("WHY NOT",))
     for name, found in reply.validation_results.feature_validations.items():
         made.add_row(Text(name), _yes(found.passed), Text("" if found.passed else found.message))
     return made

@@ -23,6 +23,7 @@ from protocol.replies.broker import (
     RestartWorkerReply,
     ResumeDeviceReply,
     RunningCommand,
+    WaitingCommand,
     WaitRecord,
 )
 from protocol.replies.catalog import (
@@ -120,4 +121,5 @@ __all__ = [
     "ValidateModelReply",
     "ValidationIssue",
     "WaitRecord",
+    "WaitingCommand",
 ]

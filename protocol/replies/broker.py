@@ -11,6 +11,7 @@ from protocol.enums import (
     DeviceKind,
     DeviceState,
     JobState,
+    LoadPriority,
     ModelPrecision,
     Tier,
 )
@@ -87,10 +88,21 @@ class DeviceInfo(Record, frozen=True, kw_only=True):
     uptime_seconds: float = 0.0
 
 
+class WaitingCommand(Record, frozen=True, kw_only=True):
+    """A command that waits for its turn on a device."""
+
+    device_id: str
+    request_id: str
+    action: str
+    model_id: str
+    priority: LoadPriority
+
+
 class ListDevicesReply(Reply, frozen=True, kw_only=True):
-    """Every device asked for."""
+    """Every device asked for, and the next commands that wait for each, about in the order in which they will begin."""
 
     devices: list[DeviceInfo]
+    waiting: list[WaitingCommand] = []
 
 
 class CancelReply(Reply, frozen=True, kw_only=True):

@@ -9,11 +9,19 @@ import pytest
 from room import Room, answer, assigned, code, ids, replies, residency
 
 from broker.core.core import Core
-from broker.core.events import TellSupervisor
+from broker.core.events import Effect, Publish, TellSupervisor
 from broker.core.finals import MemoryStore
+from protocol.enums import DeviceState
+from protocol.events import WorkerEvent
 from protocol.supervision import ChildExited, ChildStarted, DrainChild, RestartChild
 
 ADMIN = ("drain_device", "resume_device", "restart_worker")
+
+
+def told(effects: list[Effect]) -> list[DeviceState]:
+    """The states that are published of workers."""
+    events = [effect.payload for effect in effects if isinstance(effect, Publish)]
+    return [event.state for event in events if isinstance(event, WorkerEvent)]
 
 
 def room_of(*devices: str) -> Room:
@@ -55,11 +63,11 @@ def test_a_drained_device_takes_nothing_new_and_others_do() -> None:
     room = room_of()
     room.holds("cpu:0", residency("m"))
     reply = room.ask("drain_device", device_id="UUID-CPU:0")
-    assert (reply["device_id"], reply["device_state"], state(room)) == ("cpu:0", "draining", "draining")
+    assert (reply["device_id"], reply["device_state"], state(room)) == ("cpu:0", "drained", "drained")
     (elsewhere,) = assigned(draw(room, "r"))
     assert elsewhere.worker == room.worker("cpu:1")
     assert code(answer(draw(room, "named", device_id="cpu:0"))) == "DRAINING"
-    assert room.ask("list_devices")["warnings"] == ["cpu:0 is draining: an administrator drained it"]
+    assert room.ask("list_devices")["warnings"] == ["cpu:0 is drained: an administrator drained it"]
 
 
 def test_draining_ends_what_runs_and_moves_what_may_go_elsewhere() -> None:
@@ -74,10 +82,36 @@ def test_draining_ends_what_runs_and_moves_what_may_go_elsewhere() -> None:
     moved = room.new()
     assert ids(moved) == ["free"]
     assert assigned(moved)[0].worker == room.worker("cpu:1")
+    assert state(room) == "draining"
     effects = room.finish(running)
     assert ids(effects) == ["bound"]
-    room.finish(assigned(effects)[0])
     assert state(room) == "draining"
+    room.finish(assigned(effects)[0])
+    assert state(room) == "drained"
+
+
+def test_what_a_draining_device_waits_for_is_listed_and_its_end_is_told() -> None:
+    room = room_of("cpu:0")
+    (running,) = assigned(draw(room, "running"))
+    draw(room, "waits", device_id="cpu:0")
+    room.send("drain_device", device_id="cpu:0")
+    assert [waits["request_id"] for waits in room.ask("list_devices")["waiting"]] == ["waits"]
+    room.send("cancel", target_request_id="waits")
+    assert room.ask("list_devices")["waiting"] == []
+    assert told(room.finish(running)) == [DeviceState.DRAINED]
+
+
+def test_a_device_whose_work_went_while_it_had_no_worker_tells_that_it_is_drained() -> None:
+    room = room_of("cpu:0")
+    room.handle(ChildExited(child="cpu:0", generation=1, reason="ended by SIGKILL"))
+    draw(room, "waits", device_id="cpu:0")
+    room.send("drain_device", device_id="cpu:0")
+    room.register("cpu:0", generation=2, ready=False)
+    assert state(room) == "draining"
+    room.send("cancel", target_request_id="waits")
+    room.new()
+    room.wait(2.0)
+    assert told(room.new()) == [DeviceState.DRAINED]
 
 
 def test_draining_the_only_device_ends_all_that_waits_there() -> None:
@@ -118,7 +152,7 @@ def test_a_broker_that_comes_back_knows_which_devices_are_drained() -> None:
         store=MemoryStore(),
     )
     room.register("cpu:0")
-    assert state(room) == "draining"
+    assert state(room) == "drained"
 
 
 def test_a_restart_waits_for_what_runs_and_what_waits_gets_the_fresh_worker() -> None:

@@ -46,6 +46,17 @@ def test_a_final_is_found_at_once_and_after_a_crash(tmp_path: Path) -> None:
     assert again.find("b") is None
 
 
+def test_ids_that_begin_so_are_found_before_and_after_a_crash(tmp_path: Path) -> None:
+    clock = Clock()
+    first = journal(tmp_path, clock)
+    for name in ("ab", "ac", "b"):
+        first.keep(final(name))
+    assert sorted(first.beginning("a")) == ["ab", "ac"]
+    first.flush()
+    assert sorted(first.beginning("a")) == sorted(journal(tmp_path, clock).beginning("a")) == ["ab", "ac"]
+    assert first.beginning("z") == []
+
+
 def test_what_was_not_flushed_was_never_promised(tmp_path: Path) -> None:
     clock = Clock()
     journal(tmp_path, clock).keep(final("a"))

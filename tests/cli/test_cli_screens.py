@@ -77,15 +77,15 @@ def reply(action: str) -> Any:
 def every_screen(width: int, reply: Callable[[str], Any]) -> tuple[RenderableType, ...]:
     error = reply("load_model refused").error
     return (
-        devices.ps_view(reply("list_devices"), width),
+        devices.ps_view(reply("list_devices")),
         devices.devices_view(reply("list_devices")),
         devices.status_view(reply("hello"), "tcp://127.0.0.1:5555", reply("get_vram_model_status")),
-        catalogue.models_view(reply("list_models"), width),
+        catalogue.models_view(reply("list_models")),
         catalogue.rejected_view([]),
         catalogue.info_view(reply("get_model_info")),
         catalogue.scan_view(reply("scan_models")),
         catalogue.update_view(reply("update_metadata")),
-        catalogue.search_view(reply("search_models"), width),
+        catalogue.search_view(reply("search_models")),
         validation.validation_view(reply("validate_model")),
         benchmark.benchmark_view(reply("benchmark_model")),
         optimization.optimization_view(reply("optimize_model"), Path("out/[a].png")),
@@ -149,8 +149,17 @@ def test_the_hostile_text_would_be_obeyed_without_either() -> None:
 
 
 def test_ps_shows_memory_models_step_and_pressure() -> None:
-    shown = drawn(devices.ps_view(reply("list_devices"), 160), 160)
-    for part in ("cpu:0", "7.0 GiB / 8.0 GiB", "elevated 81%", "generate tiny-sd15 3/20", "Float16", "pinned", "█"):
+    shown = drawn(devices.ps_view(reply("list_devices")), 160)
+    for part in (
+        "cpu:0",
+        "7.0 GiB / 8.0 GiB",
+        "elevated 81%",
+        "generate tiny-sd15",
+        "step 3 of 20",
+        "Float16",
+        "pinned",
+        "█",
+    ):
         assert part in shown
 
 
@@ -216,7 +225,7 @@ def test_an_explanation_shows_waits_and_passes_or_why_there_is_none() -> None:
 
 
 def test_words_in_brackets_are_words() -> None:
-    shown = drawn(catalogue.models_view(reply("list_models"), 120), 120)
+    shown = drawn(catalogue.models_view(reply("list_models")), 120)
     assert "Tiny [SD]" in shown
     assert "[b]" in drawn(catalogue.scan_view(reply("scan_models")), 120)
     error = replies.refusal("load_model").error

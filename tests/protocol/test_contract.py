@@ -419,7 +419,7 @@ def test_timing_has_a_figure_for_each_phase() -> None:
     [
         ("completed failed cancelled accepted progress", enums.ReplyState),
         ("queued running final unknown", enums.JobState),
-        ("starting ready busy draining lost disabled", enums.DeviceState),
+        ("starting ready busy draining drained lost disabled", enums.DeviceState),
         ("vram ram disk", enums.Tier),
         ("normal elevated high critical", enums.PressureLevel),
         ("info warning error", enums.Severity),
