@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli import completing
 from cli.options import Json
 
 if TYPE_CHECKING:
     from protocol.commands import Command
     from protocol.replies.broker import AdminReply
 
-DeviceId = Annotated[str, typer.Argument(metavar="DEVICE", help="Such as cuda:0; `vrambroker devices` lists them.")]
+DeviceId = Annotated[
+    str,
+    typer.Argument(
+        metavar="DEVICE", help="Such as cuda:0; `vrambroker devices` lists them.", autocompletion=completing.devices
+    ),
+]
 
 
 def drain(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from cli import completing
 from protocol.enums import LoadPriority, ModelPrecision
 
 if TYPE_CHECKING:
@@ -20,11 +21,29 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the reply's JSON on standard output.")]
-ModelId = Annotated[str, typer.Argument(metavar="MODEL", help="The model's id; `vrambroker models` lists them.")]
-Device = Annotated[str, typer.Option("--device", "-d", help="Such as cuda:0; without it the broker chooses.")]
+ModelId = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="The model's id; `vrambroker models` lists them.", autocompletion=completing.models
+    ),
+]
+OneModel = Annotated[str, typer.Argument(metavar="[MODEL]", help="Only this model.", autocompletion=completing.models)]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device", "-d", help="Such as cuda:0; without it the broker chooses.", autocompletion=completing.devices
+    ),
+]
+OneDevice = Annotated[
+    str, typer.Argument(metavar="[DEVICE]", help="Only this device.", autocompletion=completing.devices)
+]
 RequestId = Annotated[
     str,
-    typer.Argument(metavar="REQUEST_ID", help="A command's request id, or its beginning, as `ps` shows it."),
+    typer.Argument(
+        metavar="REQUEST_ID",
+        help="A command's request id, or its beginning, as `ps` shows it.",
+        autocompletion=completing.requests,
+    ),
 ]
 Priority = Annotated[LoadPriority, typer.Option("--priority", case_sensitive=False, help="Order of service.")]
 Timeout = Annotated[float | None, typer.Option("--timeout", min=0, help="Deadline in seconds.")]

@@ -129,7 +129,7 @@ def decide(
             scores = score(pool.devices, request, near, estimates, now)
             best = _best(scores)
         if best is None:
-            raise unavailable(request.model, profile=request.profile)
+            raise unavailable(request.model, profile=request.profile, there_are_some=bool(pool.devices))
         chosen = best
     if chosen.excluded is _TOO_SMALL or (chosen.excluded is _PRESSURE and request.low):
         raise none_can(request.model, chosen, named=named is not None)

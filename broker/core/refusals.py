@@ -17,12 +17,16 @@ CALM_MS = 5000
 MOST_RECOVERIES = 3
 
 
-def unavailable(model: ModelRef, *, profile: bool) -> Fault:
-    """No device that takes models of this kind takes work."""
-    kind = "virtual" if profile else "real"
+def unavailable(model: ModelRef, *, profile: bool, there_are_some: bool) -> Fault:
+    """No device that takes models of this kind takes work; for good where this broker has none of them at all."""
     recovery = [Recovery(action="list_devices", description="see which devices there are", parameters={})]
-    text = f"no {kind} device takes work for {model.model_id}"
-    return Fault(ErrorCode.DEVICE_UNAVAILABLE, text, recovery=recovery)
+    if there_are_some:
+        text = f"no {'virtual' if profile else 'real'} device takes work for {model.model_id}"
+        return Fault(ErrorCode.DEVICE_UNAVAILABLE, text, recovery=recovery)
+    needed, others = ("a virtual", "real devices") if profile else ("a cuda or cpu", "virtual devices, which simulate,")
+    what = "a virtual profile" if profile else "a real model"
+    text = f"{model.model_id} is {what}: it needs {needed} device, and this broker has {others} alone"
+    return Fault(ErrorCode.DEVICE_UNAVAILABLE, text, retryable=False, recovery=recovery)
 
 
 def unknown_model(model_id: str, near: list[str], field: str = "model_id") -> Fault:

@@ -80,7 +80,9 @@ def brief(value: Any) -> str:
 
 
 def unload_view(reply: UnloadModelReply) -> RenderableType:
-    """An unload: what was measured to be free afterwards."""
+    """An unload: what was measured to be free afterwards; one that found nothing says so."""
+    if not (reply.memory_freed or reply.ram_freed):
+        return headline("nothing freed", reply.message or f"{reply.model_id} was not held")
     return Group(
         headline("unloaded", f"{reply.model_id} from {reply.device_id or 'no device'}"),
         facts(

@@ -120,7 +120,8 @@ def test_draining_the_only_device_ends_all_that_waits_there() -> None:
     draw(room, "queued")
     room.send("drain_device", device_id="cpu:0")
     assert ids(room.finish(running)) == ["queued"]
-    assert code(answer(draw(room, "new"))) == "DEVICE_UNAVAILABLE"
+    refused = answer(draw(room, "new"))
+    assert (code(refused), refused["error"]["retryable"]) == ("DEVICE_UNAVAILABLE", True)
 
 
 def test_a_model_can_be_unloaded_from_a_drained_device() -> None:

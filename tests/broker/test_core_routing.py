@@ -265,7 +265,12 @@ def test_profiles_go_to_virtual_devices_alone() -> None:
     room = Room(("cpu:0", "virtual:0"), models=[profile, model("m")])
     assert where(room.send("load_model", model_id="v")) == "virtual:0"
     assert where(room.send("load_model", model_id="m")) == "cpu:0"
-    assert code(Room(("cpu:0",), models=[profile]).ask("load_model", model_id="v")) == "DEVICE_UNAVAILABLE"
+    reply = Room(("cpu:0",), models=[profile]).ask("load_model", model_id="v")
+    assert (code(reply), reply["error"]["retryable"]) == ("DEVICE_UNAVAILABLE", False)
+    assert "v is a virtual profile: it needs a virtual device" in reply["message"]
+    reply = Room(("virtual:0",)).ask("load_model", model_id="m")
+    assert (code(reply), reply["error"]["retryable"]) == ("DEVICE_UNAVAILABLE", False)
+    assert "m is a real model: it needs a cuda or cpu device" in reply["message"]
 
 
 def test_the_assignment_carries_the_body_untouched_and_the_model() -> None:

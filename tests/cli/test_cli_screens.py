@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 import replies
+from msgspec import structs
 from rich.console import Console, RenderableType
 from rich.text import Text
 
@@ -161,6 +162,12 @@ def test_ps_shows_memory_models_step_and_pressure() -> None:
         "█",
     ):
         assert part in shown
+
+
+def test_an_unload_that_found_nothing_says_so() -> None:
+    nothing = structs.replace(reply("unload_model"), memory_freed=0, ram_freed=0, message="tiny was not held")
+    assert drawn(residency.unload_view(nothing), 80).strip() == "nothing freed tiny was not held"
+    assert "unloaded" in drawn(residency.unload_view(reply("unload_model")), 80)
 
 
 def test_load_says_which_option_was_not_applied_and_why() -> None:
