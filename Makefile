@@ -87,6 +87,7 @@ bench: $(STAMP)
 	$(BIN)/python -P -m bench.ram
 	$(BIN)/python -P -m bench.switches
 	$(BIN)/python -P -m bench.telemetry
+	$(BIN)/python -P -m bench.threads
 	$(BIN)/python -P -m bench.worth
 
 sim: $(STAMP)

@@ -317,6 +317,7 @@ class WorkerSpec(Record, frozen=True, kw_only=True):
     `key_file` holds the CURVE keys for the link, where it has some.
     `budget_bytes` is the VRAM of a cpu or virtual device; `max_side` bounds a client's pictures, in pixels,
     and `max_images` one batch of them.
+    `threads`: what it computes with on the processor; 0: as torch chooses.
     `ram_tier_fd` is its inherited channel to the machine's RAM tier, of `ram_budget_bytes` for all workers; -1: it has
     a tier of that size for itself.
     """
@@ -332,6 +333,7 @@ class WorkerSpec(Record, frozen=True, kw_only=True):
     ram_tier_fd: int = -1
     reserve_bytes: int = 0
     cuda_uuid: str = ""
+    threads: int = 0
     key_file: str = ""
     heartbeat_ms: int = 500
     telemetry_ms: int = 1000

@@ -90,6 +90,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     admin: bool = False
     broker_memory_bytes: int = 0
     worker_memory_bytes: int = 0
+    worker_threads: int = 0
+    """What each worker computes with on the processor; 0: its share of the cores."""
     restarts: RestartLimits = RestartLimits()
     progress: ProgressBudgets = ProgressBudgets()
     limits: Limits = msgspec.field(default_factory=Limits)
@@ -135,6 +137,7 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     admin: bool | None = None
     broker_memory: str | int | None = None
     worker_memory: str | int | None = None
+    worker_threads: int | None = None
     restarts: RestartLimits | None = None
     progress: ProgressBudgets | None = None
     limits: Limits | None = None
@@ -176,6 +179,7 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
         "admin": file.admin,
         "broker_memory_bytes": _file_size("broker_memory", file.broker_memory),
         "worker_memory_bytes": _file_size("worker_memory", file.worker_memory),
+        "worker_threads": _at_least("worker_threads", file.worker_threads, 1) or _openmp_threads(env),
         "restarts": _all_above_zero("restarts", file.restarts),
         "progress": _all_above_zero("progress", file.progress),
         "limits": _limits(file.limits),
@@ -307,6 +311,12 @@ def _at_least(name: str, value: int | None, low: int) -> int | None:
     if value is not None and value < low:
         raise ConfigError(f"{name} is {value}: expected at least {low}")
     return value
+
+
+def _openmp_threads(env: Mapping[str, str]) -> int | None:
+    """`OMP_NUM_THREADS` where the operator set it to a number: every library would use as many."""
+    text = env.get("OMP_NUM_THREADS", "")
+    return int(text) if text.isdigit() and int(text) > 0 else None
 
 
 def _all_above_zero(name: str, table: Table | None) -> Table | None:

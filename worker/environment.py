@@ -10,8 +10,10 @@ from protocol.link import WorkerSpec
 def pin(spec: WorkerSpec) -> None:
     """Show this process its one device and no network. Called before torch is imported.
 
-    A cpu device sees no accelerator at all; threads are shared out by the caller's affinity, torch's own default.
+    A cpu device sees no accelerator at all.
     """
+    if spec.threads:
+        os.environ["OMP_NUM_THREADS"] = str(spec.threads)
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ["CUDA_VISIBLE_DEVICES"] = spec.cuda_uuid
     os.environ["HF_HUB_OFFLINE"] = "1"

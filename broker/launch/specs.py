@@ -109,6 +109,7 @@ def worker_spec(settings: Settings, device: FoundDevice, link: str, generation: 
         ram_budget_bytes=settings.ram_bytes,
         reserve_bytes=settings.reserve_bytes if device.request.kind is DeviceKind.CUDA else 0,
         cuda_uuid=device.cuda_uuid,
+        threads=device.threads,
         heartbeat_ms=settings.heartbeat_ms,
         telemetry_ms=settings.telemetry_ms,
         max_side=settings.limits.max_side,

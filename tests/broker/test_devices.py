@@ -10,6 +10,7 @@ from broker import devices
 from broker.devices import Gpu, find_devices, visible
 from protocol.enums import DeviceKind
 from settings.config import ConfigError, DeviceRequest, Settings
+from settings.config import devices as requests
 
 UUIDS = [f"GPU-0000000{index}-0000-0000-0000-000000000000" for index in range(4)]
 PLAIN = [Gpu(uuid=uuid) for uuid in UUIDS]
@@ -78,3 +79,25 @@ def test_nothing_visible_means_cpu_devices() -> None:
 def test_a_device_beyond_those_visible_is_refused_naming_the_mask() -> None:
     with pytest.raises(ConfigError, match="cuda:1: there are 1 CUDA devices, and CUDA_VISIBLE_DEVICES is '2'"):
         find_devices(settings("2", (DeviceRequest(kind=DeviceKind.CUDA, index=1),)))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "there", "chosen", "expected"),
+    [
+        ("cpu:2", 16, 0, [8, 8]),
+        ("cpu:3", 16, 0, [5, 5, 5]),
+        ("cpu:4", 2, 0, [1, 1, 1, 1]),
+        ("cpu:1", 16, 0, [16]),
+        ("cpu:2", 16, 3, [3, 3]),
+        ("virtual:2", 16, 0, [0, 0]),
+        ("virtual:2", 16, 3, [0, 0]),
+    ],
+)
+def test_workers_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, kinds: str, there: int, chosen: int, expected: list[int]
+) -> None:
+    monkeypatch.setattr(devices, "cores", lambda: there)
+    wanted = Settings(
+        runtime=Path("/r"), data=Path("/d"), outputs=Path("/o"), devices=requests(kinds), worker_threads=chosen
+    )
+    assert [found.threads for found in find_devices(wanted)] == expected

@@ -292,3 +292,12 @@ def test_what_is_preloaded_may_be_a_table_in_the_file(toml: Toml) -> None:
 def test_what_cannot_be_preloaded_is_named(line: str, said: str, toml: Toml) -> None:
     with pytest.raises(ConfigError, match=said):
         load(toml(line), {})
+
+
+def test_threads_are_the_files_then_the_operators_then_shared_out(toml: Toml) -> None:
+    assert load(environment={}).worker_threads == 0
+    assert load(environment={"OMP_NUM_THREADS": "6"}).worker_threads == 6
+    assert load(environment={"OMP_NUM_THREADS": "4,2"}).worker_threads == 0
+    assert load(toml("worker_threads = 3"), {"OMP_NUM_THREADS": "6"}).worker_threads == 3
+    with pytest.raises(ConfigError, match="worker_threads is 0"):
+        load(toml("worker_threads = 0"), {})
