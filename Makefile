@@ -6,13 +6,13 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -I -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && command -v $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.ready
-ROOMS := protocol settings modelfiles ramtier broker catalog worker client cli demo
+ROOMS := protocol settings modelfiles ramtier broker catalog worker client cli demo reference
 
 export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_VERBOSITY := error
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo digits check test lint format bench sim fuzz chaos kills soak clean
+.PHONY: help setup demo digits docs check test lint format bench sim fuzz chaos kills soak clean
 
 help:
 	@echo "make setup   a virtual environment with everything in it (.venv)"
@@ -28,6 +28,7 @@ help:
 	@echo "make kills   50 real and 450 virtual workers killed in the middle of their work, and a verdict"
 	@echo "make chaos   850 faults on real processes under load, and a verdict"
 	@echo "make digits  the model of handwritten digits, trained anew"
+	@echo "make docs    the tables and exchanges in docs/ that are made of the code"
 	@echo "make format  ruff's formatting"
 	@echo "make clean   remove what these made"
 
@@ -51,6 +52,9 @@ demo: $(STAMP)
 digits: $(STAMP)
 	@$(BIN)/pip install --quiet --constraint constraints.txt 'scikit-learn>=1.5'
 	$(BIN)/python -P -m demo.digits.training demo/digits/model
+
+docs: $(STAMP)
+	$(BIN)/python -P -m reference
 
 # Files that start no processes of their own go side by side on two cores; the others one after the other.
 TOGETHER := tests/catalog tests/client tests/modelfiles tests/protocol tests/ramtier tests/settings tests/worker \

@@ -25,6 +25,8 @@ _SLOW = (
     "fuzz/test_fuzz_models.py",
     "gpu",
     "integration",
+    "reference/test_exchanges.py",
+    "reference/test_python_page.py",
     "simulation",
     "worker/test_arena.py",
     "worker/test_benchmark.py",
