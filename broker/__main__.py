@@ -22,7 +22,7 @@ from broker.sockets import Sockets
 from protocol.ids import uuid7
 from protocol.supervision import BrokerSpec, Ready, line
 from settings import lifeline
-from settings.config import ConfigError
+from settings.file import ConfigError
 from settings.logs import Logger, configure
 from settings.printable import printable
 

@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Struct
 
 from protocol.enums import DeviceKind
-from settings.config import ConfigError, DeviceRequest, Settings
+from settings.config import DeviceRequest, Settings
+from settings.file import ConfigError
 from settings.host import cores
 
 _CPU_DEVICES = 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 
 from protocol.supervision import Door
-from settings.config import ConfigError, Settings
+from settings.config import Settings
+from settings.file import ConfigError
 from settings.keys import LOCAL_WORKERS, KeyFolder, Role
 
 ROLES = {

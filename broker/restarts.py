@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from settings.config import RestartLimits
+from settings.file import RestartLimits
 
 FIRST_WAIT_SECONDS = 0.25
 

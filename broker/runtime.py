@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from settings import endpoints
-from settings.config import ConfigError, Settings
+from settings.config import Settings
 from settings.endpoints import Endpoints
+from settings.file import ConfigError
 from settings.logs import Logger
 
 LONGEST_SOCKET_PATH = 100

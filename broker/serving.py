@@ -11,7 +11,8 @@ from broker.premises import refuse_open_addresses
 from broker.runtime import RuntimeFolder
 from broker.supervisor import Supervisor
 from settings import logs
-from settings.config import ConfigError, load
+from settings.config import load
+from settings.file import ConfigError
 from settings.logs import Logger
 from settings.printable import printable
 from settings.stops import StopSignals

@@ -26,8 +26,9 @@ from broker.runtime import RuntimeFolder
 from protocol import supervision as s
 from protocol.link import CATALOG_ID
 from settings import host
-from settings.config import ConfigError, Settings
+from settings.config import Settings
 from settings.endpoints import Endpoints
+from settings.file import ConfigError
 from settings.logs import Logger
 from settings.stops import StopSignals
 

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from cli import admin, cataloguing, decisions, drawing, keys, measuring, mending, requests, residing
+from cli import admin, cataloguing, configuring, decisions, drawing, keys, measuring, mending, requests, residing
 from cli.options import Json, OneDevice, OneModel
 
 app = typer.Typer(
@@ -167,6 +167,7 @@ def schema(
 
 app.add_typer(keys.app, name="keys")
 app.add_typer(mending.app, name="catalog")
+app.add_typer(configuring.app, name="config")
 
 for command in (
     residing.load,

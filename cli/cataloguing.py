@@ -115,7 +115,8 @@ def search(
 
 def _bytes(text: str) -> int:
     """Bytes of `8GiB`. Raises ValueError."""
-    from settings.config import ConfigError, size
+    from settings.config import size
+    from settings.file import ConfigError
 
     try:
         return size(text)

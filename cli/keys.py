@@ -97,7 +97,8 @@ def remove(name: Name, config: Config = None) -> None:
 def _folder(config: Path | None) -> Iterator[KeyFolder]:
     """The keys folder of the settings in force; what is wrong with it ends the process."""
     from cli.session import FAILED, fail
-    from settings.config import ConfigError, load
+    from settings.config import load
+    from settings.file import ConfigError
     from settings.keys import KeyFolder
 
     try:

@@ -30,7 +30,8 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
     from cli.screens.mending import health_view
     from cli.session import FAILED, fail
     from cli.terminal import readable
-    from settings.config import ConfigError, load
+    from settings.config import load
+    from settings.file import ConfigError
 
     try:
         found = look(load(config).data)
@@ -50,7 +51,8 @@ def rebuild(config: Config = None, as_json: AsJson = False) -> None:
     from cli.session import FAILED, fail
     from cli.terminal import readable
     from modelfiles.paths import Roots
-    from settings.config import ConfigError, load
+    from settings.config import load
+    from settings.file import ConfigError
 
     try:
         settings = load(config)

@@ -28,7 +28,8 @@ from protocol.errors import ErrorInfo
 from protocol.recovery import command_line
 from protocol.replies import ProgressReply, Reply
 from settings import addresses
-from settings.config import DEFAULT_COMMANDS, ConfigError
+from settings.config import DEFAULT_COMMANDS
+from settings.file import ConfigError
 from settings.keys import holders
 from settings.printable import printable
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from settings.config import ConfigError
+from settings.file import ConfigError
 
 SUFFIX = ".pub"
 MOST_BYTES = 64 << 10

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +16,7 @@ from protocol.enums import DeviceKind
 from protocol.replies import Limits
 from protocol.supervision import Preload, ProgressBudgets, Quota
 from settings import addresses, host
-from settings.nearest import unknown_keys
+from settings.file import ConfigError, File, QuotaTable, RestartLimits, read
 
 DEFAULT_COMMANDS = "tcp://127.0.0.1:5555"
 DEFAULT_EVENTS = "tcp://127.0.0.1:5556"
@@ -39,10 +38,6 @@ _RAM_SHARE = 4
 """One of so many parts of the host's memory is the RAM tier's, where nothing is configured."""
 
 
-class ConfigError(Exception):
-    """A setting that cannot be obeyed; the text names it and its value."""
-
-
 class DeviceRequest(Struct, frozen=True, kw_only=True):
     """One device to start a worker for; a cuda device's `index` is NVML's."""
 
@@ -52,14 +47,6 @@ class DeviceRequest(Struct, frozen=True, kw_only=True):
     @property
     def device_id(self) -> str:
         return f"{self.kind.value}:{self.index}"
-
-
-class RestartLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a child's crash-loop breaker opens: after `failures` deaths without served work within the window."""
-
-    failures: int = 8
-    window_seconds: float = 600.0
-    longest_wait_seconds: float = 30.0
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -109,50 +96,13 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.data / "keys"
 
 
-class QuotaTable(Quota, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every key may ask for; `keys` says, by name, what some may instead."""
-
-    keys: dict[str, dict[str, Any]] = {}
-
-
-class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The TOML file; every key optional, sizes as numbers or text such as `512MiB`."""
-
-    runtime: str | None = None
-    data: str | None = None
-    outputs: str | None = None
-    commands: str | None = None
-    events: str | None = None
-    web: str | None = None
-    workers: str | None = None
-    models: list[str] | None = None
-    devices: str | None = None
-    vram: str | int | None = None
-    ram: str | int | None = None
-    reserve: str | int | None = None
-    drain_seconds: float | None = None
-    heartbeat_ms: int | None = None
-    silence_ms: int | None = None
-    telemetry_ms: int | None = None
-    admin: bool | None = None
-    broker_memory: str | int | None = None
-    worker_memory: str | int | None = None
-    worker_threads: int | None = None
-    restarts: RestartLimits | None = None
-    progress: ProgressBudgets | None = None
-    limits: Limits | None = None
-    curve: bool | None = None
-    quotas: QuotaTable | None = None
-    preload: list[str | Preload] | None = None
-
-
 Table = TypeVar("Table", RestartLimits, ProgressBudgets, Quota)
 
 
 def load(config: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
     """The settings in force. Raises ConfigError."""
     env = os.environ if environment is None else environment
-    file = _file(config or _named_file(env))
+    file = read(config or named_file(env))
 
     def text(variable: str, written: str | int | float | None) -> str | None:
         value = env.get(PREFIX + variable)
@@ -206,7 +156,7 @@ class Place(Struct, frozen=True, kw_only=True):
 def place(environment: Mapping[str, str] | None = None) -> Place:
     """Where the broker of these settings is, by the same rules by which it is started. Raises ConfigError."""
     env = os.environ if environment is None else environment
-    file = _file(_named_file(env))
+    file = read(named_file(env))
     return Place(
         runtime=_runtime(env, file),
         is_named=bool(env.get(f"{PREFIX}RUNTIME") or file.runtime),
@@ -220,7 +170,8 @@ def choose_file(path: Path) -> None:
     os.environ[f"{PREFIX}CONFIG"] = str(path)
 
 
-def _named_file(env: Mapping[str, str]) -> Path | None:
+def named_file(env: Mapping[str, str]) -> Path | None:
+    """The file that `VRAMBROKER_CONFIG` names."""
     return Path(env[f"{PREFIX}CONFIG"]) if env.get(f"{PREFIX}CONFIG") else None
 
 
@@ -370,18 +321,3 @@ def _preload(text: str | None, written: list[str | Preload] | None) -> tuple[Pre
 
 def _roots(text: str | None) -> tuple[Path, ...] | None:
     return None if text is None else tuple(Path(root).expanduser().absolute() for root in text.split(":") if root)
-
-
-def _file(path: Path | None) -> File:
-    if path is None:
-        return File()
-    try:
-        with path.open("rb") as stream:
-            written = tomllib.load(stream)
-        if unknown := list(unknown_keys(written, File)):
-            raise ConfigError(f"configuration {path}: {'; '.join(unknown)}")
-        return msgspec.convert(written, File)
-    except OSError as error:
-        raise ConfigError(f"configuration {path} cannot be read: {error.strerror}") from None
-    except (ValueError, msgspec.ValidationError) as error:
-        raise ConfigError(f"configuration {path}: {error}") from None

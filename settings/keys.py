@@ -28,7 +28,8 @@ from settings.allowlist import (
     read_entry,
     refuse_loose,
 )
-from settings.config import PREFIX, ConfigError, load
+from settings.config import PREFIX, load
+from settings.file import ConfigError
 
 __all__ = ["KeyFile", "KeyFolder", "PublicKey", "Role"]
 

@@ -17,6 +17,8 @@ _SLOW = (
     "catalog/test_catalog_process.py",
     "chaos",
     "cli/test_cli_commands.py",
+    "cli/test_cli_config.py",
+    "cli/test_cli_completion.py",
     "cli/test_cli_mending.py",
     "cli/test_selftest.py",
     "configs",

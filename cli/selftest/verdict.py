@@ -19,8 +19,8 @@ from cli.streams import write_json
 from cli.terminal import Terminal
 from cli.units import duration
 from protocol.records import Record
-from settings.config import ConfigError
 from settings.config import load as load_settings
+from settings.file import ConfigError
 
 SCHEMA = 1
 KINDS = ("cuda", "cpu", "virtual")

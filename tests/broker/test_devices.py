@@ -9,8 +9,9 @@ import pytest
 from broker import devices
 from broker.devices import Gpu, find_devices, visible
 from protocol.enums import DeviceKind
-from settings.config import ConfigError, DeviceRequest, Settings
+from settings.config import DeviceRequest, Settings
 from settings.config import devices as requests
+from settings.file import ConfigError
 
 UUIDS = [f"GPU-0000000{index}-0000-0000-0000-000000000000" for index in range(4)]
 PLAIN = [Gpu(uuid=uuid) for uuid in UUIDS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.restarts import FIRST_WAIT_SECONDS, RestartPolicy
-from settings.config import RestartLimits
+from settings.file import RestartLimits
 
 LIMITS = RestartLimits(failures=8, window_seconds=100.0, longest_wait_seconds=4.0)
 

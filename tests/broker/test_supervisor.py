@@ -22,8 +22,9 @@ from broker.launch.memory import MemoryWatch
 from broker.restarts import RestartPolicy
 from broker.runtime import RuntimeFolder
 from settings import endpoints, host
-from settings.config import ConfigError, RestartLimits, Settings
+from settings.config import Settings
 from settings.endpoints import Endpoints
+from settings.file import ConfigError, RestartLimits
 
 GIB = 1 << 30
 

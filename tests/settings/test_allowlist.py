@@ -10,7 +10,7 @@ import pytest
 
 from settings import allowlist
 from settings.allowlist import MOST_BYTES, AllowList, PublicKey, Role
-from settings.config import ConfigError
+from settings.file import ConfigError
 from settings.keys import KeyFolder
 
 

@@ -9,7 +9,8 @@ import pytest
 import zmq
 
 from settings.allowlist import Admitted
-from settings.config import ConfigError, load
+from settings.config import load
+from settings.file import ConfigError
 from settings.keys import KeyFolder, Role, choose, hexadecimal, own_key, read_key, z85
 
 

@@ -12,7 +12,8 @@ from protocol.enums import DeviceKind, ModelPrecision
 from protocol.replies import Limits
 from protocol.supervision import Preload
 from settings import host
-from settings.config import ConfigError, DeviceRequest, Settings, devices, load, place, size
+from settings.config import DeviceRequest, Settings, devices, load, place, size
+from settings.file import ConfigError
 
 MIB = 1 << 20
 Toml = Callable[[str], Path]

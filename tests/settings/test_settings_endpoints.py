@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from settings.config import ConfigError
 from settings.endpoints import Endpoints, find, read, write
+from settings.file import ConfigError
 
 FOUND = Endpoints(
     commands="tcp://127.0.0.1:40123", events="tcp://127.0.0.1:40124", web="http://127.0.0.1:40125", pid=7, epoch="e1"

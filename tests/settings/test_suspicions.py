@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from settings.config import ConfigError, load
+from settings.config import load
+from settings.file import ConfigError
 from settings.suspicions import suspicions
 
 
