@@ -13,7 +13,19 @@ from typing import Annotated
 
 import typer
 
-from cli import admin, cataloguing, configuring, decisions, drawing, keys, measuring, mending, requests, residing
+from cli import (
+    admin,
+    cataloguing,
+    configuring,
+    decisions,
+    drawing,
+    keys,
+    loading,
+    measuring,
+    mending,
+    requests,
+    residing,
+)
 from cli.options import Json, OneDevice, OneModel
 
 app = typer.Typer(
@@ -168,6 +180,7 @@ def schema(
 app.add_typer(keys.app, name="keys")
 app.add_typer(mending.app, name="catalog")
 app.add_typer(configuring.app, name="config")
+app.add_typer(loading.app, name="loadgen")
 
 for command in (
     residing.load,

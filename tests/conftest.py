@@ -27,6 +27,8 @@ _SLOW = (
     "fuzz/test_fuzz_models.py",
     "gpu",
     "integration",
+    "loadgen/test_running.py",
+    "cli/test_cli_loadgen.py",
     "reference/test_exchanges.py",
     "reference/test_python_page.py",
     "simulation",

@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "worker": {"protocol", "settings", "modelfiles", "ramtier"},
     "broker": {"protocol", "settings", "modelfiles", "ramtier"},
     "client": {"protocol", "settings", "modelfiles"},
-    "cli": {"protocol", "settings", "modelfiles", "client", "catalog", "worker", "broker"},
+    "loadgen": {"protocol", "settings", "modelfiles", "client"},
+    "cli": {"protocol", "settings", "modelfiles", "client", "catalog", "worker", "broker", "loadgen"},
 }
 """Which packages each package may name; demo, bench and reference stand apart: nobody imports them."""
 PRODUCT = [*MAY_IMPORT, "demo", "reference"]
