@@ -86,6 +86,8 @@ bench: $(STAMP)
 	$(BIN)/python -P -m bench.catalogue
 	$(BIN)/python -P -m bench.beside
 	$(BIN)/python -P -m bench.families
+	$(BIN)/python -P -m bench.generator
+	$(BIN)/python -P -m bench.knee
 	$(BIN)/python -P -m bench.load
 	$(BIN)/python -P -m bench.memory
 	$(BIN)/python -P -m bench.ram

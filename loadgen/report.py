@@ -65,7 +65,10 @@ class Command(Struct, frozen=True, kw_only=True):
 
 
 class StageReport(Struct, frozen=True, kw_only=True):
-    """One stage: what was offered and what came of it a second."""
+    """One stage: what was offered and what came of it a second.
+
+    `achieved_rate` counts what was completed by the stage's end, and the time for a good answer after it.
+    """
 
     seconds: float
     offered_rate: float
@@ -241,16 +244,16 @@ def _stage(tally: Tally, scenario: Scenario, number: int) -> StageReport:
     stage = scenario.stages[number]
     counts: Mapping[str, int] = tally.counts.get(f"stage {number}", {})
     outcomes = {outcome: counts.get(outcome, 0) for outcome in OUTCOMES}
-    offered, completed = counts.get("offered", 0), outcomes["completed"]
+    offered, kept = counts.get("offered", 0), counts.get("kept", 0)
     return StageReport(
         seconds=stage.seconds,
         offered_rate=offered / stage.seconds,
-        achieved_rate=completed / stage.seconds,
+        achieved_rate=kept / stage.seconds,
         good_rate=counts.get("good", 0) / stage.seconds,
         concurrency=stage.concurrency,
         outcomes=outcomes,
         latency=spread(tally.histogram(f"stage {number}.latency")),
-        keeps_up=offered > 0 and counts.get("kept", 0) + outcomes["cancelled"] >= KEPT * offered,
+        keeps_up=offered > 0 and kept + outcomes["cancelled"] >= KEPT * offered,
     )
 
 

@@ -14,6 +14,9 @@ from msgspec import Struct, field
 LOWEST_US, HIGHEST_US, DIGITS = 1, 6 * 3_600_000_000, 3
 """A microsecond to six hours, within a thousandth."""
 
+STAGE = "stage "
+"""How the names of stages begin, which count what actions count once more."""
+
 MEASURES = ("latency", "service", "queue", "load", "compute", "transport")
 """From the intended sending; from the sending itself; the phases that the reply names, and what is left of the way."""
 
@@ -95,7 +98,7 @@ class Tally:
 
     def total(self, outcome: str) -> int:
         """How many commands of all actions came to it."""
-        return sum(found[outcome] for found in self.counts.values())
+        return sum(found[outcome] for name, found in self.counts.items() if not name.startswith(STAGE))
 
     def pack(self) -> Packed:
         """All of it, to be sent."""
