@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -I -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && command -v $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.ready
-ROOMS := protocol settings modelfiles ramtier broker catalog worker client cli loadgen demo reference
+ROOMS := protocol settings modelfiles ramtier broker catalog worker client web cli loadgen demo reference
 
 export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_VERBOSITY := error

@@ -145,7 +145,7 @@ class Server:
             "VRAMBROKER_DEVICES": devices,
             "VRAMBROKER_COMMANDS": "tcp://127.0.0.1:0",
             "VRAMBROKER_EVENTS": "tcp://127.0.0.1:0",
-            "VRAMBROKER_WEB": "127.0.0.1:0",
+            "VRAMBROKER_WEB": "off",
             **{f"VRAMBROKER_{name.upper()}": value for name, value in settings.items()},
         }
         command = [sys.executable, "-P", "-m", "cli.main", "serve"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 
 from protocol.supervision import Door
+from settings.addresses import OFF
 from settings.config import Settings
 from settings.file import ConfigError
-from settings.keys import LOCAL_WORKERS, KeyFolder, Role
+from settings.keys import LOCAL_WEB, LOCAL_WORKERS, KeyFolder, Role
 
 ROLES = {
     Door.COMMANDS: frozenset({Role.CLIENT, Role.ADMIN}),
@@ -35,7 +36,7 @@ def refuse_open_addresses(settings: Settings) -> None:
     folder = KeyFolder(settings.keys)
     for door in guarded_doors(settings):
         _check_keys(door.value, getattr(settings, door.value), ROLES[door], folder)
-    if not _is_local(f"tcp://{settings.web}"):
+    if settings.web != OFF and not _is_local(f"tcp://{settings.web}"):
         _check_keys("web", settings.web, frozenset(Role), folder)
 
 
@@ -53,13 +54,20 @@ def _check_keys(name: str, address: str, roles: frozenset[Role], folder: KeyFold
 
 def link_key_file(settings: Settings) -> str:
     """The key of the workers that are started here, made where it is missing; empty where the link has no keys."""
-    if Door.WORKERS not in guarded_doors(settings):
-        return ""
+    return _own_key(settings, LOCAL_WORKERS, Role.WORKER) if Door.WORKERS in guarded_doors(settings) else ""
+
+
+def web_key_file(settings: Settings) -> str:
+    """The key of the web server, made where it is missing; empty where commands need none."""
+    return _own_key(settings, LOCAL_WEB, Role.CLIENT) if Door.COMMANDS in guarded_doors(settings) else ""
+
+
+def _own_key(settings: Settings, name: str, role: Role) -> str:
     folder = KeyFolder(settings.keys)
-    path = folder.secret_file(LOCAL_WORKERS)
+    path = folder.secret_file(name)
     if path is None:
-        folder.make(LOCAL_WORKERS, Role.WORKER)
-        path = folder.secret_file(LOCAL_WORKERS)
+        folder.make(name, role)
+        path = folder.secret_file(name)
     return str(path)
 
 

@@ -23,6 +23,7 @@ from broker.launch.local import LocalLauncher, LocalProcess
 from broker.launch.ram import MachineRam
 from broker.restarts import RestartPolicy, broker_limits
 from broker.runtime import RuntimeFolder
+from broker.website import WebServer
 from protocol import supervision as s
 from protocol.link import CATALOG_ID
 from settings import host
@@ -77,6 +78,7 @@ class Supervisor:
         limits = (settings.broker_memory_bytes, settings.worker_memory_bytes)
         self._memory = memory.MemoryWatch(*limits, host.memory_bytes())
         self._ram = MachineRam(settings.ram_bytes, self._selector)
+        self._web = WebServer(settings, self._launcher)
         self._look_at = 0.0
         self._looks = 0
         self._heard_at = 0.0
@@ -92,6 +94,7 @@ class Supervisor:
         try:
             if not self._take_addresses():
                 return 1
+            self._web.listen()
             if not self._stops.waiting:
                 self._start_broker()
             while not self._finished():
@@ -100,6 +103,7 @@ class Supervisor:
                     self._stop(number)
                 self._mind_broker()
                 self._mind_children()
+                self._web.mind(time.monotonic())
                 self._mind_memory(time.monotonic())
                 if os.getpid() == 1:
                     orphans.reap([child.process.pid for child in self._all() if child.process is not None])
@@ -143,7 +147,7 @@ class Supervisor:
             key.data()
 
     def _all(self) -> list[Child]:
-        return [self._broker, *self._children.values()]
+        return [self._broker, self._web.child, *self._children.values()]
 
     # the broker
 
@@ -211,9 +215,19 @@ class Supervisor:
         )
         self._may_start = self._stopping is None
         self._folder.announce(
-            Endpoints(commands=ready.commands, events=ready.events, pid=os.getpid(), epoch=ready.epoch)
+            Endpoints(
+                commands=ready.commands, events=ready.events, web=self._web.url, pid=os.getpid(), epoch=ready.epoch
+            )
         )
-        _log.info("taking commands", commands=ready.commands, events=ready.events, devices=list(self._devices))
+        if self._stopping is None:
+            self._web.point_at(ready.commands)
+        _log.info(
+            "taking commands",
+            commands=ready.commands,
+            events=ready.events,
+            web=self._web.url,
+            devices=list(self._devices),
+        )
         for child in self._children.values():
             if child.process is not None:
                 self._tell_started(child)
@@ -361,6 +375,7 @@ class Supervisor:
         for child in self._children.values():
             if child.process is not None:
                 child.process.terminate()
+        self._web.dismiss()
 
     def _finished(self) -> bool:
         if self._stopping is None:

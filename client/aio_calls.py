@@ -93,7 +93,7 @@ class AsyncCalls(ABC):
         """Whether the broker is alive, and its epoch."""
         return (await self.ask(c.Ping(**fields), r.PingReply)).reply
 
-    async def hello(self, **fields: Unpack[f.Common]) -> r.HelloReply:
+    async def hello(self, **fields: Unpack[f.HelloFields]) -> r.HelloReply:
         """The broker's version, limits and actions; sets this connection's conventions."""
         return (await self.ask(c.Hello(**fields), r.HelloReply)).reply
 

@@ -93,7 +93,7 @@ class Calls(ABC):
         """Whether the broker is alive, and its epoch."""
         return self.ask(c.Ping(**fields), r.PingReply).reply
 
-    def hello(self, **fields: Unpack[f.Common]) -> r.HelloReply:
+    def hello(self, **fields: Unpack[f.HelloFields]) -> r.HelloReply:
         """The broker's version, limits and actions; sets this connection's conventions."""
         return self.ask(c.Hello(**fields), r.HelloReply).reply
 

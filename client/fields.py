@@ -45,6 +45,12 @@ class Common(TypedDict, total=False):
     conventions: Conventions | None
 
 
+class HelloFields(Common, total=False):
+    """Of `hello`."""
+
+    statistics: bool
+
+
 class TargetFields(Common, total=False):
     """Of `cancel`, `get_result` and `explain`."""
 

@@ -16,7 +16,7 @@ from hdrh.histogram import HdrHistogram
 from msgspec import Struct
 
 from loadgen.scenario import Scenario, ScenarioError
-from loadgen.tally import Span, Tally
+from loadgen.tally import UNASKED, Span, Tally
 from protocol.actions import ACTIONS, ALIASES
 from protocol.enums import Lane
 from protocol.version import VERSION
@@ -122,6 +122,7 @@ class Report(Struct, frozen=True, kw_only=True):
     outcomes: dict[str, int]
     errors: dict[str, int]
     examples: dict[str, str]
+    extra_answers: int
     commands: dict[str, Command]
     stages: list[StageReport]
     knee: int | None
@@ -198,6 +199,7 @@ def report(
         outcomes=outcomes,
         errors=dict(tally.errors.most_common()),
         examples=tally.examples,
+        extra_answers=sum(tally.counts.get(UNASKED, {}).values()),
         commands=commands,
         stages=stages,
         knee=knee(stages),

@@ -19,7 +19,7 @@ from client.curve import CurveKeys
 from loadgen.messages import Progress
 from loadgen.plan import Choice, Wanted, arrivals, share
 from loadgen.scenario import Scenario, Stage
-from loadgen.tally import Span, Tally
+from loadgen.tally import UNASKED, Span, Tally
 
 MOST_AT_ONCE = 200
 """Commands sent, or replies read, before the other has its turn."""
@@ -297,7 +297,7 @@ class Sender:
         flight = self._flights.pop(reply.request_id, None)
         if flight is None:
             if not reply.request_id.startswith("cancel-"):
-                self.tally.count("unasked", "answers")
+                self.tally.count(UNASKED, "answers")
             return
         if flight.action == PROBE:
             if flight.stage != WARM_UP:

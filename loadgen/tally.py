@@ -17,8 +17,8 @@ LOWEST_US, HIGHEST_US, DIGITS = 1, 6 * 3_600_000_000, 3
 STAGE = "stage "
 """How the names of stages begin, which count what actions count once more."""
 
-MEASURES = ("latency", "service", "queue", "load", "compute", "transport")
-"""From the intended sending; from the sending itself; the phases that the reply names, and what is left of the way."""
+UNASKED = "unasked"
+"""Answers to commands that had one, or had timed out."""
 
 MOST_SPANS = 4000
 """Of work on devices, kept for a picture of it."""

@@ -101,6 +101,9 @@ class Ping(Command, frozen=True, kw_only=True, tag="ping"):
 class Hello(Command, frozen=True, kw_only=True, tag="hello"):
     """Versions, limits and actions; sets the connection's conventions."""
 
+    statistics: bool = False
+    """With what the broker counted since it began."""
+
 
 class ListDevices(Command, frozen=True, kw_only=True, tag="list_devices"):
     """Every device, or one."""

@@ -44,6 +44,7 @@ OF_ALL = {
 }
 
 OF_ONE = {
+    "hello": {"statistics": "with what the broker counted since it began"},
     "list_models": {
         "model_type": "only models of this type",
         "status": "only models of this status",

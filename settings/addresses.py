@@ -10,6 +10,8 @@ _HOST_AND_PORT = re.compile(r"(?P<host>\[[^\]]+\]|[^:/\s]+):(?P<port>\d{1,5}|\*)
 _ANY_HOST = ("*", "0.0.0.0", "[::]")
 _ANY_PORT = (":0", ":*")
 LOOPBACK = "127.0.0.1"
+OFF = "off"
+"""Of the web server: none."""
 _MAX_PORT = 65_535
 
 
@@ -25,13 +27,13 @@ def checked(address: str, *, default_port: int) -> str:
 
 
 def checked_web(address: str, *, default_port: int) -> str:
-    """`HOST:PORT` of a web server. Raises ValueError, which says what was probably meant."""
+    """`HOST:PORT` of a web server, or `off`. Raises ValueError, which says what was probably meant."""
     text = address.strip()
     match = _HOST_AND_PORT.fullmatch(text)
-    if match is not None and _is_port(match["port"]):
+    if text == OFF or (match is not None and _is_port(match["port"])):
         return text
     bare = text.partition("://")[2] or text
-    raise ValueError(f"expected HOST:PORT{_meant(bare, default_port).replace('tcp://', '')}")
+    raise ValueError(f"expected HOST:PORT or off{_meant(bare, default_port).replace('tcp://', '')}")
 
 
 def is_fixed(address: str) -> bool:

@@ -37,6 +37,9 @@ SERVER = "server"
 LOCAL_WORKERS = "local-workers"
 """The key that the supervisor's own workers use where the worker link has keys."""
 
+LOCAL_WEB = "local-web"
+"""The key of the supervisor's own web server where commands need keys."""
+
 _HEX = re.compile(r"[0-9A-Fa-f]{64}")
 
 
@@ -185,7 +188,9 @@ def holders() -> tuple[Path, list[str]]:
     """
     folder = load().keys
     try:
-        names = sorted(path.stem for path in folder.glob("*.key") if path.stem not in (SERVER, LOCAL_WORKERS))
+        names = sorted(
+            path.stem for path in folder.glob("*.key") if path.stem not in (SERVER, LOCAL_WORKERS, LOCAL_WEB)
+        )
     except OSError:
         names = []
     return folder, names

@@ -32,6 +32,7 @@ _SLOW = (
     "reference/test_exchanges.py",
     "reference/test_python_page.py",
     "simulation",
+    "web",
     "worker/test_arena.py",
     "worker/test_benchmark.py",
     "worker/test_components.py",

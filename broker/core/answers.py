@@ -85,6 +85,7 @@ class Answers:
         context = self._context
         if context.jobs.live(job.request_id) is not job:
             return
+        context.census.ended(job.action.name, error, success=success, seconds=context.clock() - job.arrived)
         context.timers.cancel(job.timer)
         context.jobs.finish(job)
         context.catalogue.unanswered.discard(job.request_id)

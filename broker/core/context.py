@@ -8,6 +8,7 @@ from typing import Any
 
 from broker.core.bulletin import Bulletin
 from broker.core.catalogue import Catalogue
+from broker.core.census import Census
 from broker.core.coalescing import Coalescing
 from broker.core.conventions import ConnectionConventions
 from broker.core.decision import Decisions
@@ -54,6 +55,7 @@ class Context:
         self.bulletin = Bulletin(epoch, wall, self.emit)
         self.draining = False
         self.quarantine = Quarantine(wall)
+        self.census = Census()
         self.quotas = Quotas(spec.quota, spec.quotas)
         self.coalescing = Coalescing()
         self.leaderless: list[Job] = []

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET
+
 from broker.core.admin import Admin
 from broker.core.answers import Answers
+from broker.core.census import BOUNDS_SECONDS
 from broker.core.context import Context
 from broker.core.dispatch import Dispatch
 from broker.core.explain import explanation, plan
@@ -84,8 +87,18 @@ class Desk:
             limits=context.limits,
             conventions=c.Conventions(naming=job.spelling.naming, enums=job.spelling.enums),
             events=context.spec.events,
+            statistics=self._statistics() if command.statistics else UNSET,
         )
         self._answers.reply(job, reply)
+
+    def _statistics(self) -> r.Statistics:
+        context = self._context
+        return r.Statistics(
+            bounds_seconds=list(BOUNDS_SECONDS),
+            commands=context.census.told(),
+            queued=context.jobs.queued_total,
+            draining=context.draining,
+        )
 
     def _list_devices(self, job: Job) -> None:
         context = self._context

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from msgspec import UNSET, UnsetType
+
 from protocol.commands import Attachment, Conventions
 from protocol.enums import (
     CancelOutcome,
@@ -29,6 +31,28 @@ class PingReply(Reply, frozen=True, kw_only=True):
     epoch: str
 
 
+class CommandStatistics(Record, frozen=True, kw_only=True):
+    """Commands of one action that ended since the broker began.
+
+    `outcomes` counts them by `completed` or the code of the error; `seconds` is the sum of their times from arrival to
+    answer; `buckets` counts those times up to each of the `bounds_seconds`, and those beyond.
+    """
+
+    action: str
+    outcomes: dict[str, int]
+    seconds: float
+    buckets: list[int]
+
+
+class Statistics(Record, frozen=True, kw_only=True):
+    """What the broker counted since it began."""
+
+    bounds_seconds: list[float]
+    commands: list[CommandStatistics]
+    queued: int
+    draining: bool
+
+
 class HelloReply(Reply, frozen=True, kw_only=True):
     """Who answers, what it can do and how it spells."""
 
@@ -41,6 +65,8 @@ class HelloReply(Reply, frozen=True, kw_only=True):
     conventions: Conventions
     events: str = ""
     """Where events are published, as it is bound: on every interface, its host is the one that commands go to."""
+    statistics: Statistics | UnsetType = UNSET
+    """Where it was asked for."""
 
 
 class HeldModel(Record, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from protocol.actions import BY_COMMAND
 
 METHODS: dict[str, tuple[type | None, type[Struct]]] = {
     "ping": (f.Common, c.Ping),
-    "hello": (f.Common, c.Hello),
+    "hello": (f.HelloFields, c.Hello),
     "devices": (f.Common, c.ListDevices),
     "models": (f.ListModelsFields, c.ListModels),
     "info": (f.GetModelInfoFields, c.GetModelInfo),

@@ -42,11 +42,11 @@ def test_replies_out_of_order_reach_the_commands_that_they_answer() -> None:
 def test_many_threads_share_one_client() -> None:
     answered: list[str | None] = []
 
-    def use(client: Client) -> None:
-        answered.extend(client.ping(request_id=f"{threading.get_ident()}-{n}").request_id for n in range(20))
+    def use(client: Client, number: int) -> None:
+        answered.extend(client.ping(request_id=f"{number}-{n}").request_id for n in range(20))
 
     with Router(pong) as router, Client(router.endpoint) as client:
-        threads = [threading.Thread(target=use, args=(client,)) for _ in range(8)]
+        threads = [threading.Thread(target=use, args=(client, number)) for number in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -120,7 +120,7 @@ def serving(folder: Path, models: Path, **settings: str) -> Iterator[Broker]:
         "VRAMBROKER_MODELS": str(models),
         "VRAMBROKER_COMMANDS": "tcp://127.0.0.1:0",
         "VRAMBROKER_EVENTS": "tcp://127.0.0.1:0",
-        "VRAMBROKER_WEB": "127.0.0.1:0",
+        "VRAMBROKER_WEB": "off",
         "HF_HUB_OFFLINE": "1",
     }
     environment |= {f"VRAMBROKER_{key.upper()}": value for key, value in settings.items()}

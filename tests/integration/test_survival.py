@@ -277,7 +277,7 @@ def test_an_administrator_drains_restarts_and_resumes_a_device(tough: Broker) ->
     client = tough.connect()
     before = tough.devices()["virtual:0"]
     assert command_line(tough, "drain", "virtual:0").returncode == 0
-    assert tough.devices()["virtual:0"]["state"] == "draining"
+    assert tough.devices()["virtual:0"]["state"] == "drained"
     loaded = client.ask({"action": "load_model", "model_id": "alpha"})
     assert loaded["device_id"] == "virtual:1"
     refused = client.ask({"action": "load_model", "model_id": "alpha", "device_id": "virtual:0"})
