@@ -23,6 +23,7 @@ from cli import (
     loading,
     measuring,
     mending,
+    recording,
     requests,
     residing,
 )
@@ -202,6 +203,8 @@ for command in (
     measuring.validate,
     measuring.benchmark,
     measuring.optimize,
+    recording.record,
+    recording.replay,
     admin.drain,
     admin.resume,
     admin.restart,

@@ -112,7 +112,7 @@ def _finish(found: Report, folder: Path | None, out: Terminal, *, as_json: bool)
 
 def _with_models(scenario: Scenario, this: Session) -> Scenario:
     """The scenario with every model that the catalogue knows, where it names none."""
-    if scenario.models:
+    if scenario.models or scenario.recording:
         return scenario
     command = ListModels(page_size=1000, sort_by=ModelSortBy.Name)
     found = as_kind(this.client.call(command), ListModelsReply).reply

@@ -16,7 +16,7 @@ from hdrh.histogram import HdrHistogram
 from msgspec import Struct
 
 from loadgen.scenario import Scenario, ScenarioError
-from loadgen.tally import UNASKED, Span, Tally
+from loadgen.tally import STAGE, UNASKED, Span, Tally
 from protocol.actions import ACTIONS, ALIASES
 from protocol.enums import Lane
 from protocol.version import VERSION
@@ -178,7 +178,7 @@ def report(
     seconds: float,
 ) -> Report:
     """The document of a run that went so many seconds beyond its warm-up."""
-    actions = sorted({kind.action for kind in scenario.mix} & tally.counts.keys())
+    actions = sorted(name for name in tally.counts if name != UNASKED and not name.startswith(STAGE))
     commands = {action: _command(tally, action) for action in actions}
     stages = [_stage(tally, scenario, number) for number in range(len(scenario.stages))]
     offered, completed, good = (sum(tally.counts[action][what] for action in actions) for what in COUNTED)
@@ -236,7 +236,7 @@ def _command(tally: Tally, action: str) -> Command:
 
 def brings_models(action: str) -> bool:
     """Whether commands of this action are about a model on a device, which may have to be brought there first."""
-    return ACTIONS[ALIASES[action]].lane is Lane.DEVICE
+    return action in ALIASES and ACTIONS[ALIASES[action]].lane is Lane.DEVICE
 
 
 MEASURED = ("latency", "service", "queue", "load", "compute", "transport")
@@ -244,7 +244,7 @@ MEASURED = ("latency", "service", "queue", "load", "compute", "transport")
 
 def _stage(tally: Tally, scenario: Scenario, number: int) -> StageReport:
     stage = scenario.stages[number]
-    counts: Mapping[str, int] = tally.counts.get(f"stage {number}", {})
+    counts: Mapping[str, int] = tally.counts.get(f"{STAGE}{number}", {})
     outcomes = {outcome: counts.get(outcome, 0) for outcome in OUTCOMES}
     offered, kept = counts.get("offered", 0), counts.get("kept", 0)
     return StageReport(
@@ -254,7 +254,7 @@ def _stage(tally: Tally, scenario: Scenario, number: int) -> StageReport:
         good_rate=counts.get("good", 0) / stage.seconds,
         concurrency=stage.concurrency,
         outcomes=outcomes,
-        latency=spread(tally.histogram(f"stage {number}.latency")),
+        latency=spread(tally.histogram(f"{STAGE}{number}.latency")),
         keeps_up=offered > 0 and kept + outcomes["cancelled"] >= KEPT * offered,
     )
 

@@ -72,7 +72,8 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `priorities`: how often each, by weight. `cancel_share` of the commands are cancelled, at a random moment within
     `cancel_within_seconds`. `deadline_seconds` is each command's `timeout_seconds`. `slo_seconds` is what goodput is
     counted by. A client is replaced by a fresh one after `churn_commands`, 0: never. `probe_hz` pings a second run
-    beside the load. What is not answered within `patience_seconds` has timed out.
+    beside the load. What is not answered within `patience_seconds` has timed out. `recording`: its commands are sent
+    instead, `speed` times as fast as they came.
     """
 
     stages: list[Stage]
@@ -93,6 +94,8 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     probe_hz: float = 10.0
     patience_seconds: float = 60.0
     seed: int = 1
+    recording: str = ""
+    speed: float = 1.0
     thresholds: list[str] = []
 
     @property
@@ -119,7 +122,8 @@ def checked(scenario: Scenario) -> Scenario:
         raise ScenarioError("stages is empty: a run has one at least")
     for number, stage in enumerate(scenario.stages):
         _check_stage(stage, f"stages[{number}]")
-    _check_mix(scenario)
+    if not scenario.recording:
+        _check_mix(scenario)
     _within("zipf", scenario.zipf, 0.0, 10.0)
     _within("warm_up_seconds", scenario.warm_up_seconds, 0.0, LONGEST_SECONDS)
     _within("burstiness", scenario.burstiness, 0.05, 100.0)

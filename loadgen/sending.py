@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -18,8 +18,9 @@ from msgspec import Struct
 from client.curve import CurveKeys
 from loadgen.messages import Progress
 from loadgen.plan import Choice, Wanted, arrivals, share
+from loadgen.replaying import action_of, commands_of, id_of
 from loadgen.scenario import Scenario, Stage
-from loadgen.tally import UNASKED, Span, Tally
+from loadgen.tally import STAGE, UNASKED, Span, Tally
 
 MOST_AT_ONCE = 200
 """Commands sent, or replies read, before the other has its turn."""
@@ -85,6 +86,8 @@ class Sender:
         self._tell = tell
         self._name = f"{run}-{process}"
         self._choice = Choice(scenario, process)
+        self._recorded = commands_of(scenario, process, run) if scenario.recording else None
+        self._named_clients: dict[int, Client] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._poller = zmq.Poller()
         self._clients = [self._connect() for _ in range(max(1, share(scenario.clients, process, scenario.processes)))]
@@ -137,9 +140,7 @@ class Sender:
     def _drive(self, stage: Stage, index: int, begin: float) -> None:
         """One stage, to its end."""
         end = begin + stage.seconds
-        due = (
-            (begin + at for at in arrivals(self._scenario, stage, self._process, index)) if stage.is_open else iter(())
-        )
+        due = (begin + at for at in self._moments(stage, index))
         wanted = share(stage.concurrency, self._process, self._scenario.processes)
         next_at = next(due, end)
         while not self._stopped and (now := time.monotonic()) < end:
@@ -151,6 +152,12 @@ class Sender:
                 self._send(now, now)
                 sent += 1
             self._turn(min(next_at, end), busy=sent == MOST_AT_ONCE)
+
+    def _moments(self, stage: Stage, index: int) -> Iterable[float]:
+        """Seconds from the stage's beginning at which something is to be sent."""
+        if self._recorded is not None:
+            return [one.at for one in self._recorded]
+        return arrivals(self._scenario, stage, self._process, index) if stage.is_open else ()
 
     def _wait_for_the_rest(self) -> None:
         until = time.monotonic() + self._scenario.patience_seconds + 1.0
@@ -180,23 +187,32 @@ class Sender:
         return Client(socket)
 
     def _send(self, intended: float, now: float) -> None:
-        """The next command of the plan, on the next client's connection."""
-        wanted = self._choice.draw()
+        """The next command of the plan or the recording, on its client's connection."""
         self._number += 1
-        client = self._next_client()
-        request_id = f"{self._name}-{self._number}"
-        kind = self._scenario.mix[wanted.kind]
-        client.socket.send(self._encode(self._payload(kind.action, kind.fields, request_id, wanted)))
-        self._flights[request_id] = Flight(kind.action, client, self._stage, intended, now)
+        if self._recorded is not None:
+            one = self._recorded.popleft()
+            client, action = self._client_of(one.client), action_of(one.payload)
+            request_id, frames = id_of(one.payload), [self._encode(one.payload), *one.attachments]
+            client.socket.send_multipart(frames)
+        else:
+            wanted = self._choice.draw()
+            client, kind = self._next_client(), self._scenario.mix[wanted.kind]
+            action, request_id = kind.action, f"{self._name}-{self._number}"
+            client.socket.send(self._encode(self._payload(action, kind.fields, request_id, wanted)))
+            if wanted.cancel_after is not None:
+                heapq.heappush(self._cancels, (now + wanted.cancel_after, request_id))
+        self._sent(Flight(action, client, self._stage, intended, now), request_id)
+
+    def _sent(self, flight: Flight, request_id: str) -> None:
+        """A command is under way."""
+        self._flights[request_id] = flight
         self._under_way += 1
-        self._lag = now - intended
-        if wanted.cancel_after is not None:
-            heapq.heappush(self._cancels, (now + wanted.cancel_after, request_id))
+        self._lag = flight.sent - flight.intended
         if self._stage != WARM_UP:
             self.tally.measure("lag", self._lag)
-            self.tally.at_second(int(intended - self._zero), "offered")
-            self.tally.count(kind.action, "offered")
-            self.tally.count(f"stage {self._stage}", "offered")
+            self.tally.at_second(int(flight.intended - self._zero), "offered")
+            self.tally.count(flight.action, "offered")
+            self.tally.count(f"{STAGE}{self._stage}", "offered")
 
     def _payload(self, action: str, fields: dict[str, Any], request_id: str, wanted: Wanted) -> dict[str, Any]:
         payload: dict[str, Any] = {"action": action, "request_id": request_id, **fields}
@@ -221,6 +237,14 @@ class Sender:
         client.used += 1
         client.waiting += 1
         return client
+
+    def _client_of(self, number: int) -> Client:
+        """The connection that stands for a client of a recording."""
+        found = self._named_clients.get(number)
+        if found is None:
+            found = self._named_clients[number] = self._connect()
+        found.waiting += 1
+        return found
 
     def _close_idle(self, client: Client) -> None:
         if client.retired and not client.waiting:
@@ -322,7 +346,7 @@ class Sender:
         self._close_idle(flight.client)
         if flight.stage == WARM_UP:
             return
-        tally, stage = self.tally, f"stage {flight.stage}"
+        tally, stage = self.tally, f"{STAGE}{flight.stage}"
         tally.count(flight.action, outcome)
         tally.count(stage, outcome)
         if reply is None:

@@ -29,6 +29,7 @@ _SLOW = (
     "integration",
     "loadgen/test_running.py",
     "cli/test_cli_loadgen.py",
+    "cli/test_cli_recording.py",
     "reference/test_exchanges.py",
     "reference/test_python_page.py",
     "simulation",

@@ -284,12 +284,12 @@ def test_an_administrator_drains_restarts_and_resumes_a_device(tough: Broker) ->
     assert refused["error"]["code"] == "DRAINING"
     assert command_line(tough, "restart", "virtual:0").returncode == 0
     wait_for(lambda: tough.devices()["virtual:0"]["generation"] > before["generation"], tough)
-    wait_for(lambda: tough.devices()["virtual:0"]["state"] == "draining", tough)
+    wait_for(lambda: tough.devices()["virtual:0"]["state"] == "drained", tough)
     assert not psutil.pid_exists(before["pid"])
 
     broker_process(tough).kill()
     until_next_epoch(tough, tough.endpoints["epoch"])
-    wait_for(lambda: tough.devices()["virtual:0"]["state"] == "draining", tough)
+    wait_for(lambda: tough.devices()["virtual:0"]["state"] == "drained", tough)
 
     assert command_line(tough, "resume", "virtual:0").returncode == 0
     tough.wait_ready()
