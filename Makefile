@@ -6,13 +6,13 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -I -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && command -v $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.ready
-ROOMS := protocol settings modelfiles ramtier broker catalog worker client web cli loadgen demo reference
+ROOMS := protocol settings modelfiles ramtier broker catalog worker client web cli loadgen soak demo reference
 
 export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_VERBOSITY := error
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo digits docs check test lint format bench sim fuzz chaos kills soak clean
+.PHONY: help setup demo digits docs check test lint format bench sim fuzz chaos kills soak residency clean
 
 help:
 	@echo "make setup   a virtual environment with everything in it (.venv)"
@@ -24,7 +24,8 @@ help:
 	@echo "make sim     10,000 simulated hours of crashes and stalls (HOURS=...)"
 	@echo "make fuzz    hostile input, ten million cases (CASES=...)"
 	@echo "make bench-peers  mosec, xoscar, Ray, LitServe and ipyparallel beside the broker, each in build/peers/"
-	@echo "make soak    20 minutes of random loads, draws, unloads, failures and kills of two workers, and a verdict"
+	@echo "make soak    mixed work with faults over cpu and virtual devices, and a verdict (MINUTES=10)"
+	@echo "make residency  20 minutes of random loads, draws, unloads, failures and kills of two workers, and a verdict"
 	@echo "make kills   50 real and 450 virtual workers killed in the middle of their work, and a verdict"
 	@echo "make chaos   850 faults on real processes under load, and a verdict"
 	@echo "make digits  the model of handwritten digits, trained anew"
@@ -56,9 +57,9 @@ digits: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -P -m reference
 
-# Files that start no processes of their own go side by side on two cores; the others one after the other.
-TOGETHER := tests/catalog tests/client tests/modelfiles tests/protocol tests/ramtier tests/settings tests/worker \
-	tests/demo tests/test_house.py
+# Files that bear company go side by side on two cores; those that measure or kill processes one after the other.
+TOGETHER := tests/catalog tests/cli tests/client tests/configs tests/fuzz tests/loadgen tests/modelfiles tests/protocol tests/ramtier \
+	tests/reference tests/settings tests/simulation tests/worker tests/demo tests/test_house.py
 APART := $(filter-out $(TOGETHER) tests/conftest.py tests/__init__.py tests/__pycache__, $(wildcard tests/*))
 
 test: $(STAMP)
@@ -106,7 +107,14 @@ fuzz: $(STAMP)
 bench-peers: $(STAMP)
 	$(BIN)/python -P -m bench.peers
 
+MINUTES ?= 10
+
 soak: $(STAMP)
+	@$(BIN)/python -P -m demo.models build/soak-models --no-virtual --only tiny-sd15 --only tiny-sdxl --only tiny-flux
+	VRAMBROKER_MODELS=$(CURDIR)/build/soak-models:$(CURDIR)/configs/soak-models \
+		$(BIN)/vrambroker soak --config configs/soak.toml --minutes $(MINUTES) -o build/soak
+
+residency: $(STAMP)
 	$(BIN)/python -P -m tests.worker.residency
 
 kills: $(STAMP)

@@ -66,11 +66,15 @@ def _found(settings: Settings) -> list[FoundDevice]:
         return [FoundDevice(request=DeviceRequest(kind=DeviceKind.CPU, index=i)) for i in range(_CPU_DEVICES)]
     if wanted is None:
         wanted = tuple(DeviceRequest(kind=DeviceKind.CUDA, index=index) for index in range(len(uuids)))
-    absent = [request.device_id for request in wanted if request.index >= len(uuids)]
+    cuda = [request for request in wanted if request.kind is DeviceKind.CUDA]
+    absent = [request.device_id for request in cuda if request.index >= len(uuids)]
     if absent:
         mask = "" if settings.cuda_visible is None else f", and CUDA_VISIBLE_DEVICES is '{settings.cuda_visible}'"
         raise ConfigError(f"devices names {', '.join(absent)}: there are {len(uuids)} CUDA devices{mask}")
-    return [FoundDevice(request=request, cuda_uuid=uuids[request.index]) for request in wanted]
+    return [
+        FoundDevice(request=request, cuda_uuid=uuids[request.index] if request.kind is DeviceKind.CUDA else "")
+        for request in wanted
+    ]
 
 
 def visible(mask: str | None, found: Sequence[Gpu]) -> list[str]:

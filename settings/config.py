@@ -186,9 +186,19 @@ def _runtime(env: Mapping[str, str], file: File) -> Path:
 
 
 def devices(text: str) -> tuple[DeviceRequest, ...] | None:
-    """Devices named as `auto` (None), `cuda:0,1`, `cpu:2` (two of them), `virtual:64`. Raises ConfigError."""
+    """Devices named as `auto` (None), `cuda:0,1`, `cpu:2` (two of them), `virtual:64`; several with `;` between them.
+
+    Raises ConfigError.
+    """
     if text.strip().lower() == "auto":
         return None
+    found = [one for part in text.split(";") for one in _of_one_kind(part)]
+    if len({one.device_id for one in found}) != len(found):
+        raise ConfigError(f"devices is '{text}': every device once")
+    return tuple(found)
+
+
+def _of_one_kind(text: str) -> tuple[DeviceRequest, ...]:
     match = _DEVICES.match(text.strip().lower())
     if match is None:
         raise ConfigError(f"devices is '{text}': expected auto, cuda:0,1, cpu:2 or virtual:64")

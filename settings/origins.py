@@ -121,8 +121,12 @@ def _shown(key: str, value: Any) -> str:
 def _devices(requests: tuple[DeviceRequest, ...] | None) -> str:
     if requests is None:
         return "auto"
-    kind = requests[0].kind.value
-    return f"{kind}:{','.join(str(one.index) for one in requests)}" if kind == "cuda" else f"{kind}:{len(requests)}"
+    indices: dict[str, list[int]] = {}
+    for one in requests:
+        indices.setdefault(one.kind.value, []).append(one.index)
+    return ";".join(
+        f"{kind}:{','.join(map(str, own))}" if kind == "cuda" else f"{kind}:{len(own)}" for kind, own in indices.items()
+    )
 
 
 def _size(count: int) -> str:

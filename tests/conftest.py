@@ -33,6 +33,7 @@ _SLOW = (
     "reference/test_exchanges.py",
     "reference/test_python_page.py",
     "simulation",
+    "soak/test_running.py",
     "web",
     "worker/test_arena.py",
     "worker/test_benchmark.py",

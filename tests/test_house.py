@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "broker": {"protocol", "settings", "modelfiles", "ramtier", "web"},
     "client": {"protocol", "settings", "modelfiles"},
     "loadgen": {"protocol", "settings", "modelfiles", "client"},
-    "cli": {"protocol", "settings", "modelfiles", "client", "catalog", "worker", "broker", "loadgen"},
+    "soak": {"protocol", "settings", "modelfiles", "client"},
+    "cli": {"protocol", "settings", "modelfiles", "client", "catalog", "worker", "broker", "loadgen", "soak"},
 }
 """Which packages each package may name; demo, bench and reference stand apart: nobody imports them."""
 PRODUCT = [*MAY_IMPORT, "demo", "reference"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from client.sync import Client
 from modelfiles import families
 from protocol.enums import DeviceKind, DeviceState
 from protocol.replies import DeviceInfo
-from settings.config import PREFIX
+from settings.private import environment
 
 PATIENCE_SECONDS = 120.0
 STOP_SECONDS = 20.0
@@ -73,13 +72,14 @@ class PrivateBroker:
         models.mkdir()
         runtime.mkdir(mode=0o700)
         kind, _, number = self._wanted.partition(":")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         devices = f"cuda:{number or 0}" if kind == DeviceKind.CUDA.value else f"{kind}:1"
         chosen = {"RUNTIME": runtime, "MODELS": models, "DEVICES": devices}
-        environment |= {PREFIX + name: str(value) for name, value in (SETTINGS | chosen).items()}
+        told = {name: str(value) for name, value in (SETTINGS | chosen).items()}
         with self.log.open("wb") as log:
             command = [sys.executable, "-P", "-m", "cli.main", "serve"]
-            self._process = subprocess.Popen(command, env=environment | {"HF_HUB_OFFLINE": "1"}, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                command, env=environment(told) | {"HF_HUB_OFFLINE": "1"}, stdout=log, stderr=log
+            )
         # Beside the start of the worker, which takes as long.
         self.model = self._make_model(models, kind)
         endpoints = self.wait("endpoints", lambda: json.loads((runtime / "endpoints.json").read_text()))

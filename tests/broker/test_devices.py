@@ -102,3 +102,13 @@ def test_workers_share_the_cores(
         runtime=Path("/r"), data=Path("/d"), outputs=Path("/o"), devices=requests(kinds), worker_threads=chosen
     )
     assert [found.threads for found in find_devices(wanted)] == expected
+
+
+def test_gpus_and_other_devices_may_stand_side_by_side() -> None:
+    found = find_devices(settings("2,0", requests("cuda:1;virtual:1;cpu:1")))
+    assert [(one.request.device_id, one.cuda_uuid) for one in found] == [
+        ("cuda:1", UUIDS[0]),
+        ("virtual:0", ""),
+        ("cpu:0", ""),
+    ]
+    assert [bool(one.threads) for one in found] == [True, False, True]

@@ -302,3 +302,13 @@ def test_threads_are_the_files_then_the_operators_then_shared_out(toml: Toml) ->
     assert load(toml("worker_threads = 3"), {"OMP_NUM_THREADS": "6"}).worker_threads == 3
     with pytest.raises(ConfigError, match="worker_threads is 0"):
         load(toml("worker_threads = 0"), {})
+
+
+def test_devices_of_several_kinds_stand_side_by_side() -> None:
+    assert devices("cpu:2; virtual:1") == (
+        *cpus(2),
+        DeviceRequest(kind=DeviceKind.VIRTUAL, index=0),
+    )
+    for text in ("cpu:2;cpu:1", "cpu:1;", "cpu:1;auto", "cuda:0;cuda:0"):
+        with pytest.raises(ConfigError, match="devices is"):
+            devices(text)

@@ -17,6 +17,7 @@ from broker.core.adoption import Adoption
 from broker.core.answers import Answers
 from broker.core.coalescing import Coalescing
 from broker.core.dispatch import Dispatch
+from broker.core.endings import Endings
 from broker.core.queues import DeviceQueue
 from broker.core.workforce import Workforce
 from protocol.link import Register
@@ -79,7 +80,7 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "final replies are not written down": (SimulatedJournal, "keep", nothing),
     "nothing held is adopted": (Workforce, "_register", _forget_held(Workforce._register)),
     "what had begun is not settled": (Adoption, "settle", nothing),
-    "a dead worker's running command is forgotten": (Workforce, "_retry_or_fail", nothing),
+    "a dead worker's running command is forgotten": (Endings, "lost", nothing),
     "followers are not answered": (Coalescing, "ended", lambda *_: []),
     "nobody looks whether workers live": (Workforce, "watch", nothing),
     "a device is not released": (Dispatch, "release", nothing),
