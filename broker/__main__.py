@@ -50,7 +50,7 @@ def main() -> int:
         sys.stderr.write(f"vrambroker: cannot bind {spec.commands}, {spec.events}: {error}\n")
         return ADDRESS_IN_USE
     spec = msgspec.structs.replace(spec, events=sockets.publisher.address)
-    journal = _journal(spec.data)
+    journal = _journal(spec)
     store = journal or MemoryStore()
     notebook = Notebook(spec.data)
     core = Core(
@@ -80,12 +80,12 @@ def main() -> int:
     return 0
 
 
-def _journal(data: str) -> Journal | None:
+def _journal(spec: BrokerSpec) -> Journal | None:
     """The journal in the data folder; None where nothing is to outlive the process, or nothing can."""
-    if not data:
+    if not spec.data:
         return None
     try:
-        return Journal(Path(data) / "journal", clock=time.monotonic)
+        return Journal(Path(spec.data) / "journal", clock=time.monotonic, keep_seconds=spec.results_seconds)
     except OSError as error:
         text = "the journal cannot be used: stored replies and accepted commands will not outlive this broker"
         Logger().error(text, reason=str(error))

@@ -79,6 +79,7 @@ class Journal:
         *,
         clock: Callable[[], float],
         wall: Callable[[], float] = time.time,
+        keep_seconds: float = KEEP_SECONDS,
         keep_bytes: int = KEEP_BYTES,
         segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
@@ -88,7 +89,7 @@ class Journal:
         self._folder = folder
         self._clock = clock
         self._wall = wall
-        self._keep_bytes = keep_bytes
+        self._keep_seconds, self._keep_bytes = keep_seconds, keep_bytes
         self._segment_bytes = min(segment_bytes, max(keep_bytes // 4, 1))
         self._segments: dict[int, _Segment] = {}
         self._places: dict[str, tuple[int, int]] = {}
@@ -141,7 +142,7 @@ class Journal:
         segment = self._segments[number]
         body, written_at = records.read_body(segment.descriptor, offset)
         age = max(0.0, self._clock() - (written_at + segment.shift))
-        if age >= KEEP_SECONDS:
+        if age >= self._keep_seconds:
             return None
         final = _decoded(body)
         if final is None:
@@ -164,7 +165,7 @@ class Journal:
             total = sum(one.size for one in self._segments.values())
             if number == self._number:
                 break
-            if now - segment.written_at < KEEP_SECONDS and total <= self._keep_bytes:
+            if now - segment.written_at < self._keep_seconds and total <= self._keep_bytes:
                 break
             self._drop(number, segment)
 

@@ -79,6 +79,7 @@ class BrokerSpec(Record, frozen=True, kw_only=True):
     devices: list[DeviceSlot]
     limits: Limits
     silence_ms: int
+    results_seconds: float = 600.0
     progress: ProgressBudgets = ProgressBudgets()
     admin: bool = False
     survivors: list[str] = []

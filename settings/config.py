@@ -73,6 +73,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     drain_seconds: float = 10.0
     heartbeat_ms: int = 500
     silence_ms: int = 15_000
+    results_seconds: float = 600.0
+    """How long final replies are kept for `get_result`, and request ids known for what they were."""
     telemetry_ms: int = 1000
     admin: bool = False
     broker_memory_bytes: int = 0
@@ -124,6 +126,7 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
         "reserve_bytes": _file_size("reserve", file.reserve),
         "drain_seconds": _seconds("DRAIN", text("DRAIN", file.drain_seconds)),
         "heartbeat_ms": _at_least("heartbeat_ms", file.heartbeat_ms, 1),
+        "results_seconds": _seconds_above("results_seconds", file.results_seconds, 1.0),
         "silence_ms": _at_least("silence_ms", file.silence_ms, 1),
         "telemetry_ms": _at_least("telemetry_ms", file.telemetry_ms, 1),
         "admin": file.admin,
@@ -271,6 +274,12 @@ def _seconds(name: str, text: str | None) -> float | None:
 def _at_least(name: str, value: int | None, low: int) -> int | None:
     if value is not None and value < low:
         raise ConfigError(f"{name} is {value}: expected at least {low}")
+    return value
+
+
+def _seconds_above(name: str, value: float | None, low: float) -> float | None:
+    if value is not None and not low <= value < float("inf"):
+        raise ConfigError(f"{name} is {value:g}: expected at least {low:g}")
     return value
 
 

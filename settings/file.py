@@ -50,6 +50,7 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     drain_seconds: float | None = None
     heartbeat_ms: int | None = None
     silence_ms: int | None = None
+    results_seconds: float | None = None
     telemetry_ms: int | None = None
     admin: bool | None = None
     broker_memory: str | int | None = None

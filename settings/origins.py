@@ -56,7 +56,7 @@ _UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")
 _KEYS = (
     *("runtime", "data", "outputs", "models", "devices", "commands", "events", "web", "workers", "curve", "admin"),
     *("vram", "ram", "reserve", "broker_memory", "worker_memory", "worker_threads", "preload"),
-    *("drain_seconds", "heartbeat_ms", "silence_ms", "telemetry_ms"),
+    *("drain_seconds", "results_seconds", "heartbeat_ms", "silence_ms", "telemetry_ms"),
 )
 _TABLES = {"limits": "limits", "restarts": "restarts", "progress": "progress", "quotas": "quota"}
 

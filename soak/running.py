@@ -215,18 +215,26 @@ class Soak:
         there = self._processes.by_role()
         for at, role, life in list(self._pending):
             process = there.get(role)
-            if process is None or _life(process) == life or not self._is_back(role):
+            if process is None or _life(process) == life or not self._is_back(role, process.pid, at):
                 continue
             self._pending.remove((at, role, life))
             self._recoveries.append(Recovery(at=at, role=role, seconds=now - at))
 
-    def _is_back(self, role: str) -> bool:
-        """Whether a role's process does its work again, as far as the broker tells."""
-        device_id = role.partition(" ")[2]
-        if not device_id:
+    def _is_back(self, role: str, pid: int, killed_at: float) -> bool:
+        """Whether a role's process does its work again: the broker and the catalogue have answered what was asked after
+        the kill, a worker's device is ready with this process. Of the web server its process is enough."""
+        since = self._start + killed_at
+        if role == "catalog":
+            return self._traffic.catalogue_at > since
+        if role == "web":
             return True
+        if self._traffic.devices_asked_at <= since:
+            return False
+        device_id = role.partition(" ")[2]
         devices = self._traffic.devices.get("devices", [])
-        return any(one["device_id"] == device_id and one["state"] in ("ready", "busy") for one in devices)
+        return not device_id or any(
+            one["device_id"] == device_id and one["pid"] == pid and one["state"] in ("ready", "busy") for one in devices
+        )
 
     def _settled(self) -> list[Recovery]:
         return [*self._recoveries, *(Recovery(at=at, role=role, seconds=None) for at, role, _ in self._pending)]

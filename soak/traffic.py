@@ -27,6 +27,7 @@ SEEDS = (1, 2, 3)
 STEPS = (1, 2, 4)
 CANCEL_SHARE = 0.04
 PROMPTS = ("a boat", "a lighthouse")
+OF_THE_CATALOGUE = ("list_models", "get_model_info")
 FINAL = ("completed", "failed", "cancelled", "accepted")
 GARBAGE = (
     b"",
@@ -62,6 +63,11 @@ class Traffic:
         self._number = 0
         self.devices: dict[str, Any] = {}
         """The newest reply of `list_devices`."""
+        self.devices_asked_at = 0.0
+        """When the question was sent that it answers."""
+        self.catalogue_at = 0.0
+        """When the newest question was sent that the catalogue has answered."""
+        self._asked_at: dict[str, float] = {}
 
     def _connect(self) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.DEALER)
@@ -175,7 +181,10 @@ class Traffic:
 
     def ask_devices(self) -> None:
         """Look at the devices; the answer is in `devices` when it has come."""
-        self._vandal.send(b'{"action":"list_devices","request_id":"soak-devices"}')
+        self._number += 1
+        request_id = f"soak-devices-{self._number}"
+        self._asked_at[request_id] = time.monotonic()
+        self._vandal.send(msgspec.json.encode({"action": "list_devices", "request_id": request_id}))
 
     # what comes back
 
@@ -190,8 +199,9 @@ class Traffic:
             except msgspec.DecodeError:
                 continue
             if socket is self._vandal:
-                if reply.get("request_id") == "soak-devices" and reply.get("success"):
-                    self.devices = reply
+                asked_at = self._asked_at.pop(str(reply.get("request_id")), None)
+                if asked_at is not None and reply.get("success"):
+                    self.devices, self.devices_asked_at = reply, asked_at
                 continue
             self._answered(reply, frames)
 
@@ -203,6 +213,9 @@ class Traffic:
         digests = tuple(hashlib.sha256(frame).hexdigest() for frame in frames)
         outcome = Outcome(str(state), str(error.get("code", "")), reply.get("seed"), digests)
         self._ledger.answered(request_id, outcome, time.monotonic())
+        entry = self._ledger.entries.get(request_id)
+        if entry is not None and entry.action in OF_THE_CATALOGUE and state == "completed":
+            self.catalogue_at = max(self.catalogue_at, entry.sent_at)
         self._forget(request_id)
 
     def _forget(self, request_id: str) -> None:

@@ -57,6 +57,7 @@ def broker_spec(settings: Settings, addresses: Addresses, workers: Iterable[tupl
         devices=slots,
         limits=settings.limits,
         silence_ms=settings.silence_ms,
+        results_seconds=settings.results_seconds,
         progress=settings.progress,
         admin=settings.admin,
         guarded=guarded_doors(settings),

@@ -46,6 +46,17 @@ def test_a_final_is_found_at_once_and_after_a_crash(tmp_path: Path) -> None:
     assert again.find("b") is None
 
 
+def test_replies_are_kept_for_as_long_as_is_configured(tmp_path: Path) -> None:
+    clock = Clock()
+    first = Journal(tmp_path, clock=clock, wall=clock, keep_seconds=5.0)
+    first.keep(final("a"))
+    first.flush()
+    clock.now += 4.9
+    assert first.find("a") is not None
+    clock.now += 0.2
+    assert first.find("a") is None
+
+
 def test_ids_that_begin_so_are_found_before_and_after_a_crash(tmp_path: Path) -> None:
     clock = Clock()
     first = journal(tmp_path, clock)

@@ -312,3 +312,11 @@ def test_devices_of_several_kinds_stand_side_by_side() -> None:
     for text in ("cpu:2;cpu:1", "cpu:1;", "cpu:1;auto", "cuda:0;cuda:0"):
         with pytest.raises(ConfigError, match="devices is"):
             devices(text)
+
+
+def test_results_are_kept_for_ten_minutes_or_as_the_file_says(toml: Toml) -> None:
+    assert load(environment={}).results_seconds == 600.0
+    assert load(toml("results_seconds = 1"), {}).results_seconds == 1.0
+    for text in ("0.5", "inf", "-1"):
+        with pytest.raises(ConfigError, match="results_seconds is"):
+            load(toml(f"results_seconds = {text}"), {})

@@ -60,7 +60,11 @@ class Saboteur:
         """What goes on in place of a reply."""
         reply = msgspec.json.decode(frames[0])
         request_id = str(reply.get("request_id"))
-        final = reply.get("state") == "completed" and request_id.startswith("soak") and request_id != "soak-devices"
+        final = (
+            reply.get("state") == "completed"
+            and request_id.startswith("soak")
+            and not request_id.startswith("soak-devices")
+        )
         self._seen += final
         if self._deed == "lose" and request_id == self._lost:
             return []
