@@ -36,6 +36,7 @@ START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 SAMPLE_SECONDS = 1.0
 DEVICES_SECONDS = 0.5
+LAST_LOOK_SECONDS = 10.0
 STALL_SECONDS = 2.0
 TELL_SECONDS = 1.0
 KILLED = {
@@ -183,9 +184,10 @@ class Soak:
         until = time.monotonic() + PATIENCE_SECONDS
         while self.ledger.open() and time.monotonic() < until:
             self._turn(send=False, tell=tell)
-        calm = time.monotonic() + 2 * DEVICES_SECONDS
-        while time.monotonic() < calm:
+        calm = time.monotonic()
+        while self._traffic.devices_asked_at <= calm and time.monotonic() < calm + LAST_LOOK_SECONDS:
             self._turn(send=False, tell=tell)
+        self._devices += devices_of(self._traffic.devices, self._elapsed())
 
     def _standing(self, now: float) -> Standing:
         return Standing(

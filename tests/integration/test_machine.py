@@ -35,7 +35,7 @@ class Service:
             "devices": "virtual:1",
             "commands": "tcp://127.0.0.1:0",
             "events": "tcp://127.0.0.1:0",
-            "web": "127.0.0.1:0",
+            "web": "off",
             "drain": "2",
         }
         environment |= {f"VRAMBROKER_{key.upper()}": value for key, value in (own | settings).items()}

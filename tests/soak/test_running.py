@@ -15,7 +15,7 @@ from tests.integration.conftest import profile
 from tests.soak.saboteur import Saboteur
 
 MODELS = [("alpha", True), ("beta", True)]
-SECONDS = 7.0
+SECONDS, SHORT = 8.0, 3.5
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def served(tmp_path: Path) -> Iterator[Served]:
         served.close()
 
 
-def soaked(served: Served, endpoint: str | None = None, *, every: float = 1000.0, seed: int = 1) -> Verdict:
-    soak = Soak(served.process.pid, endpoint or served.endpoints["commands"], MODELS, seconds=SECONDS, seed=seed)
+def soaked(served: Served, endpoint: str | None = None, *, every: float = 1000.0, seconds: float = SECONDS) -> Verdict:
+    soak = Soak(served.process.pid, endpoint or served.endpoints["commands"], MODELS, seconds=seconds, seed=1)
     return soak.run(every)
 
 
@@ -67,9 +67,9 @@ def test_what_is_planted_is_found_and_nothing_else(
     served: Served, monkeypatch: pytest.MonkeyPatch, deed: str, promise: str | None
 ) -> None:
     monkeypatch.setattr(traffic, "CANCEL_SHARE", 0.0)
-    monkeypatch.setattr("soak.running.PATIENCE_SECONDS", 12.0)
+    monkeypatch.setattr("soak.running.PATIENCE_SECONDS", 6.0)
     with Saboteur(served.endpoints["commands"], deed) as between:
-        verdict = soaked(served, between.address)
+        verdict = soaked(served, between.address, seconds=SHORT)
     assert between.done == (deed != "none")
     assert broken(verdict) == ({promise} if promise else set())
 
