@@ -46,7 +46,7 @@ class Kept(Struct, frozen=True, kw_only=True):
 
 
 class Command(Struct, frozen=True, kw_only=True, tag_field="kind", tag="command"):
-    """A command: seconds since the start, the number of its client, its envelope's frames in hex, what it carried.
+    """A command: seconds since the start, the number of its client, what it carried.
 
     `payload` is the JSON object that it was; of MessagePack, `packed` is the bytes in base64 instead.
     """

@@ -114,7 +114,7 @@ class Soak:
 
     def __init__(self, pid: int, endpoint: str, models: list[tuple[str, bool]], *, seconds: float, seed: int) -> None:
         self.ledger = Ledger()
-        self._traffic = Traffic(endpoint, models, self.ledger, seed=seed, keys=None)
+        self._traffic = Traffic(endpoint, models, self.ledger, seed=seed)
         self._processes = Processes(pid)
         self._seconds, self._seed = seconds, seed
         self._plan: list[Planned] = []
@@ -159,11 +159,6 @@ class Soak:
         )
         self._traffic.close()
         return verdict
-
-    @property
-    def samples(self) -> list[Sample]:
-        """What was seen of the processes."""
-        return self._samples
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._start

@@ -9,8 +9,6 @@ from typing import Any
 import psutil
 from msgspec import Struct
 
-ROLES = ("broker", "catalog", "worker", "web")
-
 
 class Sample(Struct, frozen=True, kw_only=True):
     """A process at a moment of the run. `life` is another for each process that had the role."""

@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 import zmq
 
-from client.curve import CurveKeys
 from soak.ledger import Entry, Ledger, Outcome
 
 CONNECTIONS = 4
@@ -48,10 +47,8 @@ GARBAGE = (
 class Traffic:
     """Keeps commands under way. `turn` is called often; `models` are (id, whether it is a profile)."""
 
-    def __init__(
-        self, endpoint: str, models: Sequence[tuple[str, bool]], ledger: Ledger, *, seed: int, keys: CurveKeys | None
-    ) -> None:
-        self._endpoint, self._models, self._ledger, self._keys = endpoint, list(models), ledger, keys
+    def __init__(self, endpoint: str, models: Sequence[tuple[str, bool]], ledger: Ledger, *, seed: int) -> None:
+        self._endpoint, self._models, self._ledger = endpoint, list(models), ledger
         self._random = random.Random(f"{seed}/traffic")
         self._run = f"soak{seed}"
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -74,8 +71,6 @@ class Traffic:
         socket.linger = 0
         socket.sndhwm = socket.rcvhwm = 0
         socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 1000
-        if self._keys is not None:
-            self._keys.apply(socket)
         socket.connect(self._endpoint)
         self._poller.register(socket, zmq.POLLIN)
         return socket

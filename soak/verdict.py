@@ -57,7 +57,6 @@ class Verdict(Struct, frozen=True, kw_only=True):
     errors: dict[str, int]
     faults: dict[str, int]
     recoveries: list[Recovery]
-    environment: dict[str, Any] = {}
 
 
 def checks_of(
