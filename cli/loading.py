@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import completing
-from cli.options import parsed
+from cli.options import Patience, Processes, ReportFolder, ReportJson, Slo, Thresholds, parsed
 
 if TYPE_CHECKING:
     pass
@@ -52,20 +52,16 @@ def run(
     burstiness: Annotated[float, typer.Option("--burstiness", help="Of gamma: above 1 in bursts.")] = 1.0,
     cancel: Annotated[float, typer.Option("--cancel", help="Share of the commands that are cancelled.")] = 0.0,
     deadline: Annotated[float, typer.Option("--deadline", help="Seconds, of each command.")] = 0.0,
-    slo: Annotated[float, typer.Option("--slo", help="Seconds within which an answer is good.")] = 1.0,
+    slo: Slo = 1.0,
     clients: Annotated[int, typer.Option("--clients", help="Connections.")] = 8,
     churn: Annotated[int, typer.Option("--churn", help="Commands after which a client is replaced.")] = 0,
-    processes: Annotated[int, typer.Option("--processes", "-p", help="That send.")] = 1,
+    processes: Processes = 1,
     probe: Annotated[float, typer.Option("--probe", help="Pings a second beside the load.")] = 10.0,
-    patience: Annotated[float, typer.Option("--patience", help="Seconds until a command has timed out.")] = 60.0,
+    patience: Patience = 60.0,
     seed: Annotated[int, typer.Option("--seed", help="The same again for the same.")] = 1,
-    thresholds: Annotated[
-        list[str] | None, typer.Option("--threshold", help="Such as p99<500ms or failed<1%; a broken one exits 1.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for report.json and report.html.", file_okay=False)
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report's JSON.")] = False,
+    thresholds: Thresholds = None,
+    output: ReportFolder = None,
+    as_json: ReportJson = False,
 ) -> None:
     """Send what the options, or a scenario's file, ask for; show and write what became of it."""
     from cli.generating import execute, scenario_of

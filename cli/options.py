@@ -8,6 +8,7 @@ Nothing here talks to a broker.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -47,6 +48,16 @@ RequestId = Annotated[
 ]
 Priority = Annotated[LoadPriority, typer.Option("--priority", case_sensitive=False, help="Order of service.")]
 Timeout = Annotated[float | None, typer.Option("--timeout", min=0, help="Deadline in seconds.")]
+Slo = Annotated[float, typer.Option("--slo", help="Seconds within which an answer is good.")]
+Processes = Annotated[int, typer.Option("--processes", "-p", help="That send.")]
+Patience = Annotated[float, typer.Option("--patience", help="Seconds until a command has timed out.")]
+Thresholds = Annotated[
+    list[str] | None, typer.Option("--threshold", help="Such as p99<500ms or failed<1%; a broken one exits 1.")
+]
+ReportFolder = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Folder for report.json and report.html.", file_okay=False)
+]
+ReportJson = Annotated[bool, typer.Option("--json", help="Print the report's JSON.")]
 
 
 def parsed(parse: Callable[[str], T], text: str, option: str) -> T:

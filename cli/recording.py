@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from cli.options import Patience, Processes, ReportFolder, ReportJson, Slo, Thresholds
+
 LISTEN = "tcp://127.0.0.1:0"
 
 
@@ -31,16 +33,12 @@ def replay(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="A recording.", dir_okay=False)],
     speed: Annotated[float, typer.Option("--speed", help="So many times as fast.")] = 1.0,
-    slo: Annotated[float, typer.Option("--slo", help="Seconds within which an answer is good.")] = 1.0,
-    processes: Annotated[int, typer.Option("--processes", "-p", help="That send.")] = 1,
-    patience: Annotated[float, typer.Option("--patience", help="Seconds until a command has timed out.")] = 60.0,
-    thresholds: Annotated[
-        list[str] | None, typer.Option("--threshold", help="Such as p99<500ms or failed<1%; a broken one exits 1.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for report.json and report.html.", file_okay=False)
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report's JSON.")] = False,
+    slo: Slo = 1.0,
+    processes: Processes = 1,
+    patience: Patience = 60.0,
+    thresholds: Thresholds = None,
+    output: ReportFolder = None,
+    as_json: ReportJson = False,
 ) -> None:
     """Send what was recorded again, at the moments at which it came; show and write what became of it."""
     from cli.replaying import replay as execute
